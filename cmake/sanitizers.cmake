@@ -1,0 +1,7 @@
+if(SEL_SANITIZE)
+  add_compile_options(-fsanitize=${SEL_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${SEL_SANITIZE})
+endif()
+if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+  add_compile_definitions(SEL_DEBUG)
+endif()

@@ -1,0 +1,47 @@
+/* core/buf.h - a growing byte buffer.
+ *
+ * A zeroed `struct sel_buf` is empty. Errors stick: after a failed append `failed` is set and
+ * further appends do nothing, so that a writer checks once, at the end. Not thread safe. */
+#ifndef SEL_CORE_BUF_H
+#define SEL_CORE_BUF_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/assert.h"
+#include "core/str.h"
+
+struct sel_buf {
+    uint8_t *p;
+    size_t n;
+    size_t cap;
+    size_t limit; /* 0: none */
+    bool failed;
+};
+
+void sel_buf_done(struct sel_buf *buf);
+/* Empty again, memory kept, `failed` cleared. */
+void sel_buf_clear(struct sel_buf *buf);
+bool sel_buf_reserve(struct sel_buf *buf, size_t more);
+void sel_buf_put(struct sel_buf *buf, const void *p, size_t n);
+void sel_buf_put_u8(struct sel_buf *buf, uint8_t byte);
+void sel_buf_put_str(struct sel_buf *buf, struct sel_str s);
+void sel_buf_put_c(struct sel_buf *buf, const char *text);
+void sel_buf_printf(struct sel_buf *buf, const char *fmt, ...) SEL_PRINTF(2, 3);
+/* Unsigned LEB128, at most 10 bytes. */
+void sel_buf_put_varint(struct sel_buf *buf, uint64_t value);
+/* 0, or SEL_ENOMEM / SEL_ELIMIT if an append failed. */
+int sel_buf_error(const struct sel_buf *buf) SEL_WARN_UNUSED;
+/* The content as text, terminated (the terminator does not count); "" if it failed. */
+const char *sel_buf_cstr(struct sel_buf *buf);
+static inline struct sel_str sel_buf_str(const struct sel_buf *buf)
+{
+    return (struct sel_str){(const char *)buf->p, buf->n};
+}
+
+/* Reads a varint at *pos of n bytes; false if cut or over 64 bits. */
+bool sel_buf_get_varint(const uint8_t *p, size_t n, size_t *pos, uint64_t *ret_value);
+
+#endif

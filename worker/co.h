@@ -1,0 +1,54 @@
+/* worker/co.h - stackful coroutines of one thread.
+ *
+ * A coroutine belongs to the loop that started it and never leaves its thread. Stacks come from a
+ * slab with guard pages; a coroutine that waits to start has none. co.c tells ASan and TSan of
+ * each switch. Functions marked SEL_CO may suspend and are called from a coroutine only. */
+#ifndef SEL_WORKER_CO_H
+#define SEL_WORKER_CO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/assert.h"
+
+#define SEL_CO /* before a prototype: may suspend, coroutine only */
+
+#define SEL_CO_STACK_SIZE ((size_t)256 * 1024) /* virtual, the guard page included */
+#define SEL_CO_STACKS_MAX 30000 /* a thread; each guard costs a mapping */
+
+struct sel_co;
+typedef void (*sel_co_fn)(void *arg);
+
+/* The stacks and coroutine objects of one thread. */
+struct sel_co_pool;
+/* `stacks_max` at most; grows as needed. NULL: out of memory. */
+struct sel_co_pool *sel_co_pool_new(uint32_t stacks_max);
+struct sel_co_pool *sel_co_pool_free(struct sel_co_pool *pool); /* none may be alive */
+uint32_t sel_co_pool_alive(const struct sel_co_pool *pool);
+
+/* A coroutine that will run fn(arg) at its first resume. 0, SEL_ELIMIT (no stack left) or
+ * SEL_ENOMEM. It is freed by its return from fn. */
+int sel_co_new(struct sel_co_pool *pool, sel_co_fn fn, void *arg, struct sel_co **ret)
+    SEL_WARN_UNUSED;
+/* Runs it until it suspends or ends; from the thread's own stack only. true: it has ended. */
+bool sel_co_resume(struct sel_co *co);
+/* Back to whoever resumed. */
+SEL_CO void sel_co_suspend(void);
+/* The running coroutine of this thread, NULL outside of one. */
+struct sel_co *sel_co_current(void);
+
+/* A word for the loop and one for the user of a coroutine. */
+void *sel_co_user(const struct sel_co *co);
+void sel_co_set_user(struct sel_co *co, void *user);
+
+/* ---- stack overflow ----
+ * Installs a handler on an alternate stack for this thread. When a fault lies in a guard page, it
+ * writes one line to standard error that names what sel_co_set_name gave, and ends the process
+ * with status 70 and no clean-up. Other faults take their usual way. */
+int sel_co_guard_install(void) SEL_WARN_UNUSED;
+void sel_co_guard_remove(void);
+/* `name` is borrowed until the coroutine ends or another is set ("task 'WordCount' (id)"). */
+void sel_co_set_name(struct sel_co *co, const char *name);
+
+#endif
