@@ -220,6 +220,7 @@ const struct sel_flow_def *sel_system_find_flow(const struct sel_system *s, stru
 uint32_t sel_system_slot(const struct sel_system *s, const struct sel_flow_def *flow,
                          struct sel_str name);
 
-void sel_system_free(struct sel_system *s); /* NULL allowed */
+/* Frees the maps, the arena and `s` itself, which came from SEL_NEW; NULL allowed. */
+void sel_system_free(struct sel_system *s);
 
 #endif
