@@ -1,0 +1,143 @@
+#include "storage/args.h"
+
+#include <inttypes.h>
+
+#define DISTANCE_MAX 3 /* farther apart, a name is no misspelling but another one */
+
+static const struct sel_pos nowhere; /* the compiler knows the place, and adds it */
+
+static bool is_known(struct sel_str key, const char *const *names, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (sel_str_eq_c(key, names[i]))
+            return true;
+    return false;
+}
+
+static const char *nearest(struct sel_str key, const char *const *names, uint32_t count)
+{
+    const char *best = NULL;
+    unsigned least = DISTANCE_MAX + 1;
+    for (uint32_t i = 0; i < count; i++) {
+        unsigned distance = sel_str_distance(key, sel_str_c(names[i]), DISTANCE_MAX);
+        if (distance < least) {
+            least = distance;
+            best = names[i];
+        }
+    }
+    return best;
+}
+
+/* "a, b, c" */
+static const char *join(const char *const *names, uint32_t count, char *out, size_t size)
+{
+    size_t n = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; i < count; i++)
+        for (const char *p = i ? ", " : ""; p; p = p == names[i] ? NULL : names[i]) {
+            size_t more = strlen(p);
+            if (n + more + 1 > size)
+                return out;
+            memcpy(out + n, p, more + 1);
+            n += more;
+        }
+    return out;
+}
+
+static int refuse_key(const char *what, struct sel_str key, const char *const *names,
+                      uint32_t count, struct sel_error *err)
+{
+    const char *near = nearest(key, names, count);
+    if (near)
+        return sel_error_set(err, SEL_ECONFIG, nowhere,
+                             "%s has no argument '%.*s'; did you mean '%s'?", what,
+                             SEL_STR_ARG(key), near);
+    char known[256];
+    return sel_error_set(err, SEL_ECONFIG, nowhere, "%s has no argument '%.*s'; it takes %s", what,
+                         SEL_STR_ARG(key),
+                         count ? join(names, count, known, sizeof(known)) : "none");
+}
+
+int sel_storage_args_check(const char *what, const struct sel_value *config,
+                           const char *const *names, uint32_t count, struct sel_error *err)
+{
+    enum sel_kind kind = sel_value_kind(config);
+    if (kind == SEL_NULL)
+        return 0;
+    if (kind != SEL_MAP)
+        return sel_error_set(err, SEL_ECONFIG, nowhere,
+                             "%s takes its arguments by name; write a mapping, not %s", what,
+                             sel_value_kind_name(kind));
+    for (uint32_t i = 0; i < sel_value_count(config); i++) {
+        const struct sel_value *key = sel_value_key_at(config, i);
+        if (sel_value_kind(key) != SEL_TEXT)
+            return sel_error_set(err, SEL_ECONFIG, nowhere,
+                                 "%s: names of arguments are text, not %s", what,
+                                 sel_value_kind_name(sel_value_kind(key)));
+        if (!is_known(sel_value_str(key), names, count))
+            return refuse_key(what, sel_value_str(key), names, count, err);
+    }
+    return 0;
+}
+
+static const struct sel_value *find(const struct sel_value *config, const char *name)
+{
+    if (sel_value_kind(config) != SEL_MAP)
+        return NULL;
+    const struct sel_value *v = sel_value_get_c(config, name);
+    return sel_value_kind(v) == SEL_NULL ? NULL : v;
+}
+
+static int refuse_kind(const char *what, const char *name, const char *wanted,
+                       const struct sel_value *v, struct sel_error *err)
+{
+    return sel_error_set(err, SEL_ECONFIG, nowhere, "%s: '%s' must be %s, not %s", what, name,
+                         wanted, sel_value_kind_name(sel_value_kind(v)));
+}
+
+int sel_storage_arg_bool(const char *what, const struct sel_value *config, const char *name,
+                         bool *ret, struct sel_error *err)
+{
+    const struct sel_value *v = find(config, name);
+    if (!v)
+        return 0;
+    if (sel_value_kind(v) != SEL_BOOL)
+        return refuse_kind(what, name, "true or false", v, err);
+    *ret = sel_value_bool(v);
+    return 0;
+}
+
+int sel_storage_arg_text(const char *what, const struct sel_value *config, const char *name,
+                         struct sel_str *ret, struct sel_error *err)
+{
+    const struct sel_value *v = find(config, name);
+    if (!v)
+        return 0;
+    if (sel_value_kind(v) != SEL_TEXT)
+        return refuse_kind(what, name, "text", v, err);
+    struct sel_str text = sel_value_str(v);
+    if (text.n == 0 || memchr(text.p, '\0', text.n))
+        return sel_error_set(err, SEL_ECONFIG, nowhere, "%s: '%s' is %s", what, name,
+                             text.n ? "text with a NUL in it" : "empty");
+    *ret = text;
+    return 0;
+}
+
+int sel_storage_arg_size(const char *what, const struct sel_value *config, const char *name,
+                         uint64_t least, uint64_t most, uint64_t *ret, struct sel_error *err)
+{
+    const struct sel_value *v = find(config, name);
+    if (!v)
+        return 0;
+    if (sel_value_kind(v) != SEL_INT)
+        return refuse_kind(what, name, "a whole number", v, err);
+    int64_t i;
+    uint64_t size = sel_value_i64(v, &i) ? (uint64_t)i : UINT64_MAX;
+    bool negative = sel_value_i64(v, &i) && i < 0;
+    if (negative || size < least || size > most)
+        return sel_error_set(err, SEL_ECONFIG, nowhere,
+                             "%s: '%s' must be a whole number from %" PRIu64 " to %" PRIu64, what,
+                             name, least, most);
+    *ret = size;
+    return 0;
+}
