@@ -19,12 +19,16 @@ struct sel_buf {
     size_t cap;
     size_t limit; /* 0: none */
     bool failed;
+    bool over_limit; /* failed because of a limit, not of the heap */
 };
 
 void sel_buf_done(struct sel_buf *buf);
 /* Empty again, memory kept, `failed` cleared. */
 void sel_buf_clear(struct sel_buf *buf);
+/* Room for `more` bytes at p + n, which the caller may write and then add to n. false: failed. */
 bool sel_buf_reserve(struct sel_buf *buf, size_t more);
+/* Makes the buffer fail as if its limit had been reached, for writers with limits of their own. */
+void sel_buf_fail_limit(struct sel_buf *buf);
 void sel_buf_put(struct sel_buf *buf, const void *p, size_t n);
 void sel_buf_put_u8(struct sel_buf *buf, uint8_t byte);
 void sel_buf_put_str(struct sel_buf *buf, struct sel_str s);

@@ -81,10 +81,10 @@ struct sel_diag {
     struct sel_arena *arena; /* texts live here */
     struct sel_diag_item *first, *last;
     uint32_t error_count, warning_count;
-    uint32_t dropped_count; /* beyond SEL_DIAG_MAX */
+    uint32_t dropped_count; /* counted above, but not in the list */
 };
 
-#define SEL_DIAG_MAX 1000
+#define SEL_DIAG_MAX 1000 /* errors in the list, and as many warnings */
 
 void sel_diag_init(struct sel_diag *diag, struct sel_arena *arena);
 void sel_diag_error(struct sel_diag *diag, struct sel_pos pos, const char *fmt, ...)

@@ -38,6 +38,9 @@ static inline int sel_str_cmp(struct sel_str a, struct sel_str b)
 /* True if `s` is well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms). */
 bool sel_str_is_utf8(struct sel_str s);
 
+/* Bytes before the first that belongs to no well-formed sequence; s.n if all do. */
+size_t sel_str_utf8_prefix(struct sel_str s);
+
 /* Number of code points of a well-formed UTF-8 text. */
 size_t sel_str_code_points(struct sel_str s);
 
