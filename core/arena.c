@@ -144,7 +144,7 @@ void *sel_arena_alloc_raw(struct sel_arena *arena, size_t size, size_t align)
     struct sel_arena_block *block = arena->head;
     if (block) {
         size_t at = (block->used + align - 1) & ~(align - 1);
-        if (at <= block->size && size <= block->size - at && ARENA_GAP <= block->size - at - size) {
+        if (at <= block->size && size <= SIZE_MAX / 2 && size + ARENA_GAP <= block->size - at) {
             block->used = at + size + ARENA_GAP;
             arena->used += size;
             ARENA_UNPOISON(block->data + at, size);
