@@ -36,26 +36,30 @@ static inline bool sel_value_is(const struct sel_value *v, enum sel_kind kind)
     return sel_value_kind(v) == kind;
 }
 
-/* Equality as the original's language has it: 1, 1.0 and true are equal; maps regardless of
- * order. */
+/* Equality as the original's language has it: 1, 1.0 and true are equal; ints and floats are
+ * compared exactly; maps regardless of order, of duplicate keys the last counts. NULL is null. What
+ * nests deeper than SEL_VALUE_DEPTH_MAX equals nothing. */
 bool sel_value_equal(const struct sel_value *a, const struct sel_value *b);
-/* Equality that keeps kinds apart: 1 is not 1.0. Maps regardless of order. */
+/* Equality that keeps kinds apart: 1 is not 1.0. NaN is the same as NaN. Else as above. */
 bool sel_value_same(const struct sel_value *a, const struct sel_value *b);
 
 /* Truth as the original's language has it: null, false, 0, 0.0, empty text, list, map: false. */
 bool sel_value_is_true(const struct sel_value *v);
 
-/* Makers by value; texts and elements are borrowed and must live as long as the value. */
+/* Makers by value; texts and elements are borrowed and must live as long as the value. Texts are
+ * taken as they are: one that may not be UTF-8 must be checked first (sel_str_is_utf8), or nobody
+ * will decode it. At most UINT32_MAX bytes. */
 struct sel_value sel_value_from_bool(bool b);
 struct sel_value sel_value_from_i64(int64_t i);
 struct sel_value sel_value_from_u64(uint64_t i);
 struct sel_value sel_value_from_f64(double f);
 struct sel_value sel_value_from_str(struct sel_str s);
+struct sel_value sel_value_from_bin(struct sel_str s);
 struct sel_value sel_value_from_c(const char *text); /* NULL makes null */
 struct sel_value sel_value_from_list(const struct sel_value *items, uint32_t count);
 
-/* Building lists and maps in an arena. Add functions return SEL_ENOMEM, else 0; they copy the
- * element shallowly. */
+/* Building lists and maps in an arena. Elements are copied shallowly; errors stick until
+ * sel_value_end. */
 struct sel_value_builder {
     struct sel_arena *arena;
     struct sel_value *items; /* for a map: key, value, key, value */
@@ -72,7 +76,8 @@ void sel_value_put_key(struct sel_value_builder *b, struct sel_value key, struct
 /* 0 and *ret set, or SEL_ENOMEM. */
 int sel_value_end(struct sel_value_builder *b, struct sel_value *ret) SEL_WARN_UNUSED;
 
-/* Appends the msgpack encoding to `buf` (its errors stick). Depth is limited by construction. */
+/* Appends the msgpack encoding to `buf` (its errors stick; beyond SEL_VALUE_DEPTH_MAX it fails with
+ * SEL_ELIMIT). */
 void sel_value_encode(const struct sel_value *v, struct sel_buf *buf);
 
 /* Decodes exactly one value that fills all `n` bytes.
@@ -83,9 +88,9 @@ void sel_value_encode(const struct sel_value *v, struct sel_buf *buf);
 int sel_value_decode(struct sel_arena *arena, const void *p, size_t n, bool copy,
                      struct sel_value *ret, struct sel_error *err) SEL_WARN_UNUSED;
 
-/* Deep copy into an arena, texts included. 0 or SEL_ENOMEM. */
-int sel_value_copy(struct sel_arena *arena, const struct sel_value *v, struct sel_value *ret)
-    SEL_WARN_UNUSED;
+/* Deep copy into an arena, texts included. 0; SEL_ENOMEM; SEL_ELIMIT too deep. */
+int sel_value_copy(struct sel_arena *arena, const struct sel_value *v,
+                   struct sel_value *ret) SEL_WARN_UNUSED;
 
 /* Bytes of an encoded null (0xc0), for "no arguments". */
 extern const uint8_t sel_value_null_bytes[1];
