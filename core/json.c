@@ -389,18 +389,43 @@ static bool begins_with(struct sel_str text, size_t at, struct sel_str word)
     return text.n - at >= word.n && memcmp(text.p + at, word.p, word.n) == 0;
 }
 
-/* Turns what yajl says into our error. */
+/* Where the token begins that ends at `end`. */
+static size_t token_start(const struct parser *p, size_t end)
+{
+    static const char word[] = "0123456789+-.ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    const char *text = p->text.p;
+    if (end == 0)
+        return 0;
+    if (text[end - 1] == '"')
+        return opening_quote(p, end);
+    size_t start = end - 1;
+    if (!memchr(word, text[start], sizeof(word) - 1))
+        return start;
+    while (start > 0 && memchr(word, text[start - 1], sizeof(word) - 1))
+        start--;
+    return start;
+}
+
+/* Turns what yajl says into our error. It stands behind the token that it refuses, but for the
+ * end of the text and for faults inside a string, where it stands at the fault. */
 static int refuse_syntax(struct parser *p)
 {
+    const char *why = (const char *)yajl_get_error(p->handle, 0, NULL, 0);
+    const char *colon = strchr(why, ':'); /* after "lexical error" or "parse error" */
+    if (colon && colon[1] == ' ')
+        why = colon + 2;
     size_t at = consumed(p);
     at = at < p->text.n ? at : p->text.n;
+    if (!strstr(why, "premature EOF") && !strstr(why, "inside"))
+        at = token_start(p, at);
     static const struct sel_str words[] = {SEL_STR("NaN"), SEL_STR("Infinity"),
                                            SEL_STR("-Infinity")};
     for (size_t i = 0; i < SEL_COUNT(words); i++)
         if (begins_with(p->text, at, words[i]))
             return sel_error_set(p->err, SEL_ESYNTAX, place_of(p, at), "%s is not JSON",
                                  words[i].p);
-    const char *why = (const char *)yajl_get_error(p->handle, 0, NULL, 0);
+    if (strstr(why, "premature EOF"))
+        why = "the text ends too early";
     return sel_error_set(p->err, SEL_ESYNTAX, place_of(p, at), "%.*s", (int)strcspn(why, "\n"),
                          why);
 }
