@@ -14,23 +14,52 @@
 
 #define SEL_CO /* before a prototype: may suspend, coroutine only */
 
-#define SEL_CO_STACK_SIZE ((size_t)256 * 1024) /* virtual, the guard page included */
-#define SEL_CO_STACKS_MAX 30000 /* a thread; each guard costs a mapping */
+#if defined(__has_feature)
+#define SEL_CO_HAS_FEATURE(name) __has_feature(name)
+#else
+#define SEL_CO_HAS_FEATURE(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || SEL_CO_HAS_FEATURE(address_sanitizer)
+#define SEL_CO_ASAN 1
+#endif
+#if defined(__SANITIZE_THREAD__) || SEL_CO_HAS_FEATURE(thread_sanitizer)
+#define SEL_CO_TSAN 1
+#endif
+
+/* Virtual, the guard included; only touched pages cost memory. Sanitizers make frames several
+ * times larger, so there stacks are too. */
+#if defined(SEL_CO_ASAN) || defined(SEL_CO_TSAN)
+#define SEL_CO_STACK_SIZE ((size_t)1024 * 1024)
+#else
+#define SEL_CO_STACK_SIZE ((size_t)256 * 1024)
+#endif
+#define SEL_CO_STACKS_MAX 30000 /* a thread; before Linux 6.13 each guard costs a mapping */
+#define SEL_CO_ALIVE_MAX                                                                           \
+    4000000             /* coroutines of a thread, those that wait for a stack included            \
+                         */
+#define SEL_CO_SPACE 64 /* bytes in each coroutine for its loop */
+#define SEL_CO_OVERFLOW_STATUS 70
 
 struct sel_co;
 typedef void (*sel_co_fn)(void *arg);
 
 /* The stacks and coroutine objects of one thread. */
 struct sel_co_pool;
-/* `stacks_max` at most; grows as needed. NULL: out of memory. */
+/* `stacks_max` at most; grows as needed, and has some from the start, so that whoever waits for a
+ * stack waits for a coroutine to end. NULL: out of memory. */
 struct sel_co_pool *sel_co_pool_new(uint32_t stacks_max);
 struct sel_co_pool *sel_co_pool_free(struct sel_co_pool *pool); /* none may be alive */
 uint32_t sel_co_pool_alive(const struct sel_co_pool *pool);
+uint32_t sel_co_pool_stacks(const struct sel_co_pool *pool); /* mapped so far */
 
-/* A coroutine that will run fn(arg) at its first resume. 0, SEL_ELIMIT (no stack left) or
- * SEL_ENOMEM. It is freed by its return from fn. */
-int sel_co_new(struct sel_co_pool *pool, sel_co_fn fn, void *arg, struct sel_co **ret)
-    SEL_WARN_UNUSED;
+/* A coroutine that will run fn(arg) at its first resume; it has no stack yet. 0, SEL_ELIMIT (too
+ * many coroutines) or SEL_ENOMEM. It is freed by its return from fn. */
+int sel_co_new(struct sel_co_pool *pool, sel_co_fn fn, void *arg,
+               struct sel_co **ret) SEL_WARN_UNUSED;
+/* Gives a new coroutine its stack; needed before the first resume. 0; SEL_ELIMIT: all
+ * `stacks_max` are in use, SEL_ENOMEM: no more can be mapped; either way try again when another
+ * has ended. */
+int sel_co_prepare(struct sel_co *co) SEL_WARN_UNUSED;
 /* Runs it until it suspends or ends; from the thread's own stack only. true: it has ended. */
 bool sel_co_resume(struct sel_co *co);
 /* Back to whoever resumed. */
@@ -38,7 +67,10 @@ SEL_CO void sel_co_suspend(void);
 /* The running coroutine of this thread, NULL outside of one. */
 struct sel_co *sel_co_current(void);
 
-/* A word for the loop and one for the user of a coroutine. */
+/* SEL_CO_SPACE bytes for the loop, zeroed in a new coroutine, aligned to 16; its coroutine. */
+void *sel_co_space(struct sel_co *co);
+struct sel_co *sel_co_of_space(void *space);
+/* A word for the user of a coroutine, NULL in a new one. */
 void *sel_co_user(const struct sel_co *co);
 void sel_co_set_user(struct sel_co *co, void *user);
 
