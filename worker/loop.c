@@ -1,7 +1,7 @@
 #include "worker/loop.h"
 
 #include <errno.h>
-#include <limits.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -143,7 +143,19 @@ static bool start_fresh(struct sel_loop *loop)
 
 /* ---- other threads ---- */
 
-void sel_loop_ring_bell(struct sel_loop *loop)
+/* A message may be the last thing that the loop waited for: it may end and be freed while the
+ * sender is still about to ring the bell. So senders are counted, and sel_loop_free waits. */
+static void visit(struct sel_loop *loop)
+{
+    (void)atomic_fetch_add_explicit(&loop->visitors, 1, memory_order_relaxed);
+}
+
+static void leave(struct sel_loop *loop)
+{
+    (void)atomic_fetch_sub_explicit(&loop->visitors, 1, memory_order_release);
+}
+
+static void ring_bell(struct sel_loop *loop)
 {
     if (!atomic_load_explicit(&loop->is_asleep, memory_order_seq_cst) ||
         !atomic_exchange_explicit(&loop->is_asleep, false, memory_order_seq_cst))
@@ -172,14 +184,18 @@ static void on_bell(struct sel_ring_op *op, int32_t result)
 void sel_loop_post(struct sel_loop *loop, struct sel_post *post)
 {
     _Static_assert(offsetof(struct sel_post, next) == 0, "a post is a list node");
+    visit(loop);
     sel_mpsc_push(&loop->inbox, (struct sel_mpsc_node *)post);
-    sel_loop_ring_bell(loop);
+    ring_bell(loop);
+    leave(loop);
 }
 
 void sel_loop_stop(struct sel_loop *loop)
 {
+    visit(loop);
     atomic_store_explicit(&loop->is_stopping, true, memory_order_seq_cst);
-    sel_loop_ring_bell(loop);
+    ring_bell(loop);
+    leave(loop);
 }
 
 static void wake_waiter(struct sel_io_waiter *w)
@@ -216,8 +232,10 @@ void sel_loop_wake_waiter(struct sel_io_waiter *w)
         wake_waiter(w);
         return;
     }
+    visit(loop);
     sel_mpsc_push(&loop->woken, (struct sel_mpsc_node *)(void *)&w->next);
-    sel_loop_ring_bell(loop); /* not w->io: w may be gone */
+    ring_bell(loop); /* not by w->io: w may be gone */
+    leave(loop);
 }
 
 /* ---- timers ---- */
@@ -418,6 +436,8 @@ struct sel_loop *sel_loop_free(struct sel_loop *loop)
     if (!loop)
         return NULL;
     SEL_ASSERT(loop != current_loop);
+    while (atomic_load_explicit(&loop->visitors, memory_order_acquire) > 0)
+        (void)sched_yield();
     disarm_bell(loop);
     (void)sel_co_pool_free(loop->pool);
     (void)sel_ring_close(loop->ring);

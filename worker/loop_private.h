@@ -65,6 +65,7 @@ struct sel_loop {
     struct sel_mpsc woken; /* struct sel_io_waiter, by its `next` */
     atomic_bool is_asleep;
     atomic_bool is_stopping;
+    atomic_uint visitors; /* threads that are handing something over */
 };
 
 /* The running coroutine's part; asserts that there is one. */
@@ -77,8 +78,6 @@ void sel_loop_suspend(struct sel_strand *strand, struct sel_loop_wait *wait);
  * may not suspend collects completions on the spot. */
 SEL_CO void sel_loop_reserve(struct sel_loop *loop, uint32_t count);
 void sel_loop_reserve_now(struct sel_loop *loop, uint32_t count);
-/* Wakes the loop if it sleeps. Any thread, after a push. */
-void sel_loop_ring_bell(struct sel_loop *loop);
 int64_t sel_loop_clock_us(void);                    /* CLOCK_MONOTONIC */
 void sel_loop_wake_waiter(struct sel_io_waiter *w); /* sel_io_ops.wake */
 
