@@ -5,6 +5,7 @@
 #include "core/arena.h"
 #include "core/hash.h"
 #include "core/mem.h"
+#include "core/yaml_pairs.h"
 #include "core/yaml_scalar.h"
 
 /* A list or mapping that is being read. */
@@ -26,21 +27,6 @@ struct anchor {
     bool is_open;        /* still being read: an alias now would contain itself */
 };
 
-/* The pairs of one mapping while merges and duplicates are worked out. Reused for each mapping. */
-struct pair_set {
-    struct pair {
-        struct sel_ypair pair;
-        bool is_own; /* written in the mapping itself, not merged into it */
-    } * pairs;
-    uint32_t count, cap;
-    uint32_t *table;    /* open addressing: position + 1, 0 is free; used beyond SMALL_MAX pairs */
-    uint32_t table_cap; /* places in use, a power of two */
-    uint32_t table_alloc; /* places there is memory for: a huge mapping must not slow later ones */
-};
-
-/* Up to this many pairs comparing keys one by one beats hashing; nearly all mappings are so. */
-#define SMALL_MAX 12
-
 struct composer {
     struct sel_arena *arena;
     struct sel_diag *diag;
@@ -55,7 +41,7 @@ struct composer {
     struct anchor *anchors;
     uint32_t anchor_count, anchor_cap;
     struct sel_map anchor_names;
-    struct pair_set set;
+    struct sel_yaml_pairs pairs; /* of one mapping; reused for each */
 
     uint64_t node_count; /* aliases expanded */
     const struct sel_ynode *root;
@@ -64,6 +50,8 @@ struct composer {
 
 /* Stands for a `<<` among the children of a mapping. */
 static const struct sel_ynode merge_mark = {.kind = SEL_TEXT, .text = {"<<", 2}};
+
+#define SHOWN_MAX 60
 
 /* ---- errors ---- */
 
@@ -85,6 +73,17 @@ static int out_of_memory(const struct composer *c)
     sel_diag_error(c->diag, (struct sel_pos){.file = c->file},
                    "the file needs more memory than there is");
     return SEL_ENOMEM;
+}
+
+/* As much of a user's text as a message can bear, cut between characters. */
+static struct sel_str shown(struct sel_str text)
+{
+    if (text.n <= SHOWN_MAX)
+        return text;
+    text.n = SHOWN_MAX;
+    while (text.n > 0 && ((unsigned char)text.p[text.n] & 0xc0) == 0x80)
+        text.n--;
+    return text;
 }
 
 /* The place of a byte. libyaml gives no mark for bytes that are no characters at all. */
@@ -140,7 +139,7 @@ static int parser_error(const struct composer *c)
     const char *problem = parser->problem ? parser->problem : "syntax error";
     if (is_tab_at(c, pos))
         sel_diag_error(c->diag, pos, "a tab cannot stand here; indent with spaces");
-    else if (parser->context)
+    else if (parser->context && parser->context_mark.index != parser->problem_mark.index)
         sel_diag_error(c->diag, pos, "%s %s that begins at %zu:%zu", problem, parser->context,
                        parser->context_mark.line + 1, parser->context_mark.column + 1);
     else
@@ -148,125 +147,32 @@ static int parser_error(const struct composer *c)
     return SEL_ESYNTAX;
 }
 
-/* ---- keys ---- */
-
-static bool is_number(const struct sel_ynode *n)
-{
-    return n->kind == SEL_BOOL || n->kind == SEL_INT || n->kind == SEL_FLOAT;
-}
-
-static struct sel_value number_of(const struct sel_ynode *n)
-{
-    return n->kind == SEL_BOOL ? sel_value_from_bool(n->b) : n->num;
-}
-
-/* Keys are equal as in the original's language: 1, 1.0 and true are one key. */
-static bool is_same_key(const struct sel_ynode *a, const struct sel_ynode *b)
-{
-    if (a->kind == SEL_TEXT || a->kind == SEL_BIN)
-        return a->kind == b->kind && sel_str_eq(a->text, b->text);
-    if (is_number(a) && is_number(b)) {
-        struct sel_value x = number_of(a), y = number_of(b);
-        return sel_value_equal(&x, &y);
-    }
-    return a->kind == SEL_NULL && b->kind == SEL_NULL;
-}
-
-static uint64_t hash_key(const struct sel_ynode *key)
-{
-    if (key->kind == SEL_TEXT || key->kind == SEL_BIN)
-        return sel_hash_bytes(key->text.p, key->text.n, 0);
-    if (!is_number(key))
-        return 0;
-    struct sel_value num = number_of(key);
-    double d = sel_value_num(&num) + 0.0; /* -0.0 becomes 0.0: equal keys, equal hashes */
-    return sel_hash_bytes(&d, sizeof(d), 0);
-}
-
-/* The key as a person wrote it, for messages. */
-static struct sel_str key_text(const struct sel_ynode *key)
-{
-    return key->kind == SEL_BIN ? SEL_STR("!!binary") : key->text;
-}
-
 /* ---- pairs of one mapping ---- */
-
-/* Where `key` is in the table, or the free place for it. */
-static uint32_t *table_place(const struct pair_set *set, const struct sel_ynode *key)
-{
-    uint32_t mask = set->table_cap - 1;
-    uint32_t i = (uint32_t)hash_key(key) & mask;
-    while (set->table[i] != 0 && !is_same_key(set->pairs[set->table[i] - 1].pair.key, key))
-        i = (i + 1) & mask;
-    return &set->table[i];
-}
-
-/* Makes room in the table for one pair more than there are; true also if none is needed yet. */
-static bool table_reserve(struct pair_set *set)
-{
-    if (set->count < SMALL_MAX)
-        return true;
-    if (set->table_cap / 2 > set->count && set->count > SMALL_MAX)
-        return true;
-    uint32_t cap = 64;
-    while (cap / 2 <= set->count)
-        cap *= 2;
-    if (cap > set->table_alloc) {
-        uint32_t *table = sel_mem_realloc(set->table, cap * sizeof(*table));
-        if (!table)
-            return false;
-        set->table = table;
-        set->table_alloc = cap;
-    }
-    set->table_cap = cap;
-    memset(set->table, 0, set->table_cap * sizeof(*set->table));
-    for (uint32_t i = 0; i < set->count; i++)
-        *table_place(set, set->pairs[i].pair.key) = i + 1;
-    return true;
-}
-
-static struct pair *set_find(struct pair_set *set, const struct sel_ynode *key)
-{
-    if (set->count > SMALL_MAX) {
-        uint32_t place = *table_place(set, key);
-        return place ? &set->pairs[place - 1] : NULL;
-    }
-    for (uint32_t i = 0; i < set->count; i++) {
-        if (is_same_key(set->pairs[i].pair.key, key))
-            return &set->pairs[i];
-    }
-    return NULL;
-}
 
 /* Adds a pair, or gives the key that is there its new value, in its old position. 0 or
  * SEL_ENOMEM. */
-static int set_put(struct composer *c, struct sel_ypair pair, bool is_own)
+static int put(struct composer *c, struct sel_ypair pair, bool is_own)
 {
-    struct pair_set *set = &c->set;
-    struct pair *old = set_find(set, pair.key);
-    if (old) {
-        if (is_own && old->is_own)
-            sel_diag_warning(c->diag, pair.key->pos,
-                             "key '%.*s' is here twice, first in line %u; the later one counts",
-                             SEL_STR_ARG(key_text(pair.key)), old->pair.key->pos.line);
-        *old = (struct pair){pair, is_own};
-        return 0;
-    }
-    if (!sel_mem_grow(&set->pairs, &set->cap, (uint64_t)set->count + 1, sizeof(*set->pairs)) ||
-        !table_reserve(set))
+    struct sel_yaml_pair *old = NULL;
+    int r = sel_yaml_pairs_put(&c->pairs, pair, is_own, &old);
+    if (r < 0)
         return out_of_memory(c);
-    if (set->count >= SMALL_MAX) {
-        set->pairs[set->count].pair = pair;
-        *table_place(set, pair.key) = set->count + 1;
-    }
-    set->pairs[set->count++] = (struct pair){pair, is_own};
+    if (r == 1)
+        return 0;
+    if (is_own && old->is_own)
+        sel_diag_warning(c->diag, pair.key->pos,
+                         "key '%.*s' is here twice, first in line %u; the later one counts",
+                         SEL_STR_ARG(shown(pair.key->text)), old->pair.key->pos.line);
+    if (old->pair.key->kind != pair.key->kind)
+        pair.key = old->pair.key; /* 1, then 1.0: the key stays what it was first */
+    *old = (struct sel_yaml_pair){pair, is_own};
     return 0;
 }
 
-static int set_put_all(struct composer *c, const struct sel_ynode *map)
+static int put_all(struct composer *c, const struct sel_ynode *map)
 {
     for (uint32_t i = 0; i < map->map.count; i++) {
-        int r = set_put(c, map->map.pairs[i], false);
+        int r = put(c, map->map.pairs[i], false);
         if (r < 0)
             return r;
     }
@@ -274,10 +180,10 @@ static int set_put_all(struct composer *c, const struct sel_ynode *map)
 }
 
 /* Merges what stands behind a `<<`: of a list the earlier mapping wins, so it comes later. */
-static int set_merge(struct composer *c, const struct sel_ynode *from)
+static int merge(struct composer *c, const struct sel_ynode *from)
 {
     if (from->kind == SEL_MAP)
-        return set_put_all(c, from);
+        return put_all(c, from);
     bool is_good = from->kind == SEL_LIST;
     for (uint32_t i = 0; is_good && i < from->list.count; i++)
         is_good = from->list.items[i]->kind == SEL_MAP;
@@ -287,29 +193,43 @@ static int set_merge(struct composer *c, const struct sel_ynode *from)
         return 0;
     }
     for (uint32_t i = from->list.count; i > 0; i--) {
-        int r = set_put_all(c, from->list.items[i - 1]);
+        int r = put_all(c, from->list.items[i - 1]);
         if (r < 0)
             return r;
     }
     return 0;
 }
 
-static int set_take(struct composer *c, struct sel_ynode *node)
+static int take_pairs(struct composer *c, struct sel_ynode *node)
 {
-    const struct pair_set *set = &c->set;
+    const struct sel_yaml_pairs *from = &c->pairs;
     struct sel_ypair *pairs = sel_arena_alloc_raw(
-        c->arena, (set->count ? set->count : 1) * sizeof(*pairs), _Alignof(struct sel_ypair));
+        c->arena, (from->count ? from->count : 1) * sizeof(*pairs), _Alignof(struct sel_ypair));
     if (!pairs)
         return out_of_memory(c);
-    for (uint32_t i = 0; i < set->count; i++)
-        pairs[i] = set->pairs[i].pair;
+    for (uint32_t i = 0; i < from->count; i++)
+        pairs[i] = from->items[i].pair;
     node->kind = SEL_MAP;
     node->map.pairs = pairs;
-    node->map.count = set->count;
+    node->map.count = from->count;
     return 0;
 }
 
 /* ---- ends of lists and mappings ---- */
+
+/* `!!set`: only the keys count. */
+static int drop_values(struct composer *c, struct sel_ynode *node)
+{
+    struct sel_ypair *pairs = SEL_ARENA_NEW_ARRAY(c->arena, struct sel_ypair, node->map.count);
+    struct sel_ynode *null = SEL_ARENA_NEW(c->arena, struct sel_ynode);
+    if (!null || (!pairs && node->map.count))
+        return out_of_memory(c);
+    *null = (struct sel_ynode){.kind = SEL_NULL, .pos = node->pos, .text = SEL_STR("")};
+    for (uint32_t i = 0; i < node->map.count; i++)
+        pairs[i] = (struct sel_ypair){node->map.pairs[i].key, null};
+    node->map.pairs = pairs;
+    return 0;
+}
 
 static int finish_map(struct composer *c, const struct frame *f)
 {
@@ -317,16 +237,18 @@ static int finish_map(struct composer *c, const struct frame *f)
     uint32_t count = c->child_count - f->base;
     SEL_ASSERT(count % 2 == 0);
     int r = 0;
-    c->set.count = 0;
+    c->pairs.count = 0;
     for (uint32_t i = 0; i < count && r == 0; i += 2) {
         if (items[i] == &merge_mark)
-            r = set_merge(c, items[i + 1]);
+            r = merge(c, items[i + 1]);
     }
     for (uint32_t i = 0; i < count && r == 0; i += 2) {
         if (items[i] != &merge_mark)
-            r = set_put(c, (struct sel_ypair){items[i], items[i + 1]}, true);
+            r = put(c, (struct sel_ypair){items[i], items[i + 1]}, true);
     }
-    return r < 0 ? r : set_take(c, f->node);
+    if (r == 0)
+        r = take_pairs(c, f->node);
+    return r == 0 && f->tag == SEL_YAML_SET ? drop_values(c, f->node) : r;
 }
 
 static int make_list(struct composer *c, struct sel_ynode *node,
@@ -365,13 +287,13 @@ static int finish_pairs(struct composer *c, const struct frame *f)
 /* `!!omap`: the same becomes a mapping, since ours keep their order. */
 static int finish_omap(struct composer *c, const struct frame *f)
 {
-    c->set.count = 0;
+    c->pairs.count = 0;
     for (uint32_t i = f->base; i < c->child_count; i++) {
-        int r = set_put(c, c->children[i]->map.pairs[0], true);
+        int r = put(c, c->children[i]->map.pairs[0], true);
         if (r < 0)
             return r;
     }
-    return set_take(c, f->node);
+    return take_pairs(c, f->node);
 }
 
 static int finish_list(struct composer *c, const struct frame *f)
@@ -550,7 +472,7 @@ static int set_scalar(struct composer *c, struct sel_ynode *node, enum sel_yaml_
 static int refuse_scalar(struct composer *c, struct sel_ynode *node, enum sel_yaml_tag tag,
                          const yaml_char_t *tag_text, int code)
 {
-    struct sel_str text = node->text;
+    struct sel_str text = shown(node->text);
     if (code == SEL_ENOMEM)
         return out_of_memory(c);
     if (code == SEL_ERANGE)
@@ -563,7 +485,8 @@ static int refuse_scalar(struct composer *c, struct sel_ynode *node, enum sel_ya
     else if (tag == SEL_YAML_FOREIGN)
         NOTE_ERROR(c, code, node->pos, "tag '%s' is unknown; remove it", tag_name(tag_text));
     else if (tag_text)
-        NOTE_ERROR(c, code, node->pos, "'%.*s' is no !!%s", SEL_STR_ARG(text), tag_name(tag_text));
+        NOTE_ERROR(c, code, node->pos, "'%.*s' is not a valid !!%s", SEL_STR_ARG(text),
+                   tag_name(tag_text));
     else
         NOTE_ERROR(c, code, node->pos, "'%.*s' is no number; if it is a text, write it in quotes",
                    SEL_STR_ARG(text));
@@ -724,8 +647,7 @@ static void composer_done(struct composer *c)
     yaml_parser_delete(&c->parser);
     (void)sel_mem_free(c->children);
     (void)sel_mem_free(c->anchors);
-    (void)sel_mem_free(c->set.pairs);
-    (void)sel_mem_free(c->set.table);
+    sel_yaml_pairs_done(&c->pairs);
     sel_map_done(&c->anchor_names);
     (void)sel_mem_free(c);
 }
