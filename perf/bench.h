@@ -1,0 +1,52 @@
+/* perf/bench.h - what the benchmarks share: metrics with targets, medians, a clock.
+ *
+ * A benchmark is a function in perf/bench_<what>.c, listed in the table of perf/main.c. It measures
+ * and hands each number to sel_bench_report; `selinon-bench engine` prints them. */
+#ifndef SEL_PERF_BENCH_H
+#define SEL_PERF_BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/assert.h"
+
+enum sel_bench_target { SEL_BENCH_NO_TARGET, SEL_BENCH_AT_LEAST, SEL_BENCH_AT_MOST };
+
+struct sel_bench_metric {
+    const char *name; /* "switch_ratio"; static */
+    double value;     /* NAN: could not be measured, `note` says why */
+    const char *unit; /* "ns"; static */
+    enum sel_bench_target target_kind;
+    double target;
+    const char *note; /* static, may be NULL */
+};
+
+struct sel_bench_run;
+
+/* One line of the table of perf/main.c. */
+struct sel_bench {
+    const char *name;
+    const char *metrics; /* the names that it reports, separated by blanks; what --only finds */
+    /* 0, or a negative code of core/error.h: the numbers could not be taken */
+    int (*fn)(struct sel_bench_run *run);
+};
+
+void sel_bench_report(struct sel_bench_run *run, const struct sel_bench_metric *metric);
+/* How often to measure: --runs, 5 by default. */
+uint32_t sel_bench_runs(const struct sel_bench_run *run);
+
+#define SEL_BENCH_RUNS_MAX 100
+
+/* The median of `count` numbers (1 to SEL_BENCH_RUNS_MAX); sorts them. */
+double sel_bench_median(double *values, uint32_t count);
+/* Measures as often as the run asks for: fn gives one number, or a negative code. */
+int sel_bench_repeat(struct sel_bench_run *run, int (*fn)(void *arg, double *ret), void *arg,
+                     double *ret_median) SEL_WARN_UNUSED;
+int64_t sel_bench_now_ns(void); /* CLOCK_MONOTONIC */
+
+/* ---- the benchmarks ---- */
+int sel_bench_switch(struct sel_bench_run *run);
+int sel_bench_sleep(struct sel_bench_run *run);
+int sel_bench_files(struct sel_bench_run *run);
+
+#endif

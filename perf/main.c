@@ -1,0 +1,211 @@
+/* selinon-bench: measures and says whether the targets are met. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/error.h"
+#include "perf/bench.h"
+
+#define METRICS_MAX 64u
+
+static const struct sel_bench benches[] = {
+    {"switch", "switch_ratio switch_ns fcontext_switch_ns spawn_ns", sel_bench_switch},
+    {"sleep", "sleep_10000_ms", sel_bench_sleep},
+    {"files",
+     "io_files_per_s_ratio io_uring_files_per_s plain_files_per_s io_uring_unbatched_files_per_s",
+     sel_bench_files},
+};
+
+struct sel_bench_run {
+    const char *only; /* NULL: everything */
+    uint32_t runs;
+    bool is_json;
+    struct sel_bench_metric metrics[METRICS_MAX];
+    uint32_t metric_count;
+};
+
+/* ---- what the benchmarks call ---- */
+
+int64_t sel_bench_now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail with this clock */
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+uint32_t sel_bench_runs(const struct sel_bench_run *run)
+{
+    return run->runs;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double sel_bench_median(double *values, uint32_t count)
+{
+    SEL_ASSERT(count >= 1 && count <= SEL_BENCH_RUNS_MAX);
+    qsort(values, count, sizeof(*values), compare_doubles);
+    double upper = values[count / 2];
+    return count % 2 ? upper : (values[count / 2 - 1] + upper) / 2;
+}
+
+int sel_bench_repeat(struct sel_bench_run *run, int (*fn)(void *arg, double *ret), void *arg,
+                     double *ret_median)
+{
+    double values[SEL_BENCH_RUNS_MAX];
+    for (uint32_t i = 0; i < run->runs; i++) {
+        int r = fn(arg, &values[i]);
+        if (r < 0)
+            return r;
+    }
+    *ret_median = sel_bench_median(values, run->runs);
+    return 0;
+}
+
+static const char *verdict(const struct sel_bench_metric *metric)
+{
+    if (isnan(metric->value))
+        return "missing";
+    if (metric->target_kind == SEL_BENCH_NO_TARGET)
+        return "";
+    bool is_met = metric->target_kind == SEL_BENCH_AT_LEAST ? metric->value >= metric->target
+                                                            : metric->value <= metric->target;
+    return is_met ? "yes" : "NO";
+}
+
+static void print_row(const struct sel_bench_metric *metric)
+{
+    char value[48] = "-", target[48] = "";
+    if (!isnan(metric->value))
+        (void)snprintf(value, sizeof(value), "%.*f %s", fabs(metric->value) < 1000 ? 2 : 0,
+                       metric->value, metric->unit);
+    if (metric->target_kind != SEL_BENCH_NO_TARGET)
+        (void)snprintf(target, sizeof(target), "%s %.10g",
+                       metric->target_kind == SEL_BENCH_AT_LEAST ? "at least" : "at most",
+                       metric->target);
+    printf("%-32s %20s  %-20s %s%s%s\n", metric->name, value, target, verdict(metric),
+           metric->note ? "  # " : "", metric->note ? metric->note : "");
+    (void)fflush(stdout); /* a row at a time: some take seconds */
+}
+
+static bool has_word(const char *words, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *p = words; (p = strstr(p, word)); p += n)
+        if ((p == words || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0'))
+            return n > 0;
+    return false;
+}
+
+void sel_bench_report(struct sel_bench_run *run, const struct sel_bench_metric *metric)
+{
+    SEL_ASSERT(run->metric_count < METRICS_MAX);
+    run->metrics[run->metric_count++] = *metric;
+    if (!run->is_json)
+        print_row(metric);
+}
+
+/* ---- the program ---- */
+
+static void print_json(const struct sel_bench_run *run)
+{
+    putchar('{');
+    for (uint32_t i = 0; i < run->metric_count; i++) {
+        const struct sel_bench_metric *metric = &run->metrics[i];
+        printf("%s\"%s\": ", i ? ", " : "", metric->name);
+        if (isnan(metric->value))
+            printf("null");
+        else
+            printf("%.10g", metric->value);
+    }
+    puts("}");
+}
+
+static bool is_wanted(const struct sel_bench_run *run, const struct sel_bench *bench)
+{
+    return !run->only || strcmp(run->only, bench->name) == 0 || has_word(bench->metrics, run->only);
+}
+
+static int run_engine(struct sel_bench_run *run)
+{
+    int status = 0;
+    uint32_t wanted = 0;
+    if (!run->is_json)
+        printf("%-32s %20s  %-20s %s\n", "metric", "value", "target", "met?");
+    for (size_t i = 0; i < SEL_COUNT(benches); i++) {
+        if (!is_wanted(run, &benches[i]))
+            continue;
+        wanted++;
+        int r = benches[i].fn(run);
+        if (r < 0) {
+            fprintf(stderr, "selinon-bench: %s: %s\n", benches[i].name, sel_error_text(r));
+            status = 1;
+        }
+    }
+    if (wanted == 0) {
+        fprintf(stderr, "selinon-bench: no benchmark or metric is called '%s'\n", run->only);
+        return 2;
+    }
+    if (run->is_json)
+        print_json(run);
+    return status;
+}
+
+static void print_help(FILE *out)
+{
+    fputs("usage: selinon-bench engine [--json] [--only NAME] [--runs N]\n\n"
+          "Measures the engine and prints a table: metric, value, target, met?\n"
+          "  --json       one object, metric to value (null: could not be measured)\n"
+          "  --only NAME  one benchmark, by its name or by one of its metrics\n"
+          "  --runs N     medians of N measurements, 1 to 100 (default 5)\n\n"
+          "Benchmarks and their metrics:\n",
+          out);
+    for (size_t i = 0; i < SEL_COUNT(benches); i++)
+        fprintf(out, "  %-10s %s\n", benches[i].name, benches[i].metrics);
+}
+
+static int usage_error(const char *text, const char *word)
+{
+    fprintf(stderr, "selinon-bench: %s '%s'; `selinon-bench` alone prints help\n", text, word);
+    return 2;
+}
+
+static int parse_options(int argc, char **argv, struct sel_bench_run *run)
+{
+    for (int i = 2; i < argc; i++) {
+        bool has_value = i + 1 < argc;
+        if (strcmp(argv[i], "--json") == 0) {
+            run->is_json = true;
+        } else if (strcmp(argv[i], "--only") == 0 && has_value) {
+            run->only = argv[++i];
+        } else if (strcmp(argv[i], "--runs") == 0 && has_value) {
+            char *end;
+            unsigned long runs = strtoul(argv[++i], &end, 10);
+            if (*end || runs < 1 || runs > SEL_BENCH_RUNS_MAX)
+                return usage_error("--runs takes 1 to 100, not", argv[i]);
+            run->runs = (uint32_t)runs;
+        } else {
+            return usage_error("unknown option, or its value is missing:", argv[i]);
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct sel_bench_run run = {.runs = 5};
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "engine") != 0)
+        return usage_error("unknown topic", argv[1]);
+    int status = parse_options(argc, argv, &run);
+    return status ? status : run_engine(&run);
+}
