@@ -45,8 +45,10 @@ int sel_compile(const struct sel_compile_options *options, struct sel_diag *diag
                 struct sel_system **ret) SEL_WARN_UNUSED;
 
 /* The whole system as one value for `inspect --dump` (the tables of
- * tests/conformance/inspect/README.md, same names). 0 or SEL_ENOMEM. */
-int sel_system_dump(struct sel_arena *arena, const struct sel_system *s, struct sel_value *ret)
-    SEL_WARN_UNUSED;
+ * tests/conformance/inspect/README.md, same names, and `task_imports`, `storage_imports`: name to
+ * [module, class]). Of `failures` the tree has one path to each set of failed nodes, in the order
+ * of their names. Texts are borrowed from `s`. 0 or SEL_ENOMEM. */
+int sel_system_dump(struct sel_arena *arena, const struct sel_system *s,
+                    struct sel_value *ret) SEL_WARN_UNUSED;
 
 #endif
