@@ -57,6 +57,11 @@ typedef int (*sel_sampling_fn)(struct sel_task *task, const struct sel_sampling_
 typedef int (*sel_trace_fn)(uint32_t event, const char *event_name,
                             const struct sel_value *details);
 
+#define SEL_MODULE_ARGS_MAX 16 /* keyword arguments of one function */
+#define SEL_MODULE_ENTRIES_MAX 4096
+#define SEL_MODULE_NAME_MAX 255 /* bytes */
+
+/* Names are `[_a-zA-Z][_a-zA-Z0-9]*` and occur once for a kind. */
 struct sel_module_entry {
     uint32_t kind; /* enum sel_module_kind */
     const char *name;
@@ -76,8 +81,8 @@ struct sel_module_entry {
 };
 
 struct sel_module {
-    uint32_t size; /* sizeof(struct sel_module) */
-    uint32_t abi;  /* SEL_MODULE_ABI */
+    uint32_t size;       /* sizeof(struct sel_module) */
+    uint32_t abi;        /* SEL_MODULE_ABI */
     uint32_t entry_size; /* sizeof(struct sel_module_entry) */
     uint32_t entry_count;
     const char *name;
@@ -88,45 +93,53 @@ struct sel_module {
     void (*thread_done)(void);
 };
 
+/* clang-format off */
 #define SEL_TASK(name, fn) {SEL_MODULE_TASK, (name), 0, 0, 0, {.task = (fn)}}
 #define SEL_FOREACH(name, fn) {SEL_MODULE_FOREACH, (name), 0, 0, 0, {.task = (fn)}}
 #define SEL_SELECTIVE(name, fn) {SEL_MODULE_SELECTIVE, (name), 0, 0, 0, {.selective = (fn)}}
-/* the keyword arguments follow: SEL_PREDICATE_MESSAGE("isOdd", is_odd, "key") */
-#define SEL_PREDICATE_(input, name_, fn, ...)                                                      \
-    {                                                                                              \
-        .kind = SEL_MODULE_PREDICATE, .name = (name_),                                             \
-        .args = (const char *const[]){"" __VA_OPT__(, ) __VA_ARGS__} + 1,                          \
-        .arg_count = sizeof((const char *const[]){"" __VA_OPT__(, ) __VA_ARGS__}) / sizeof(char *) - \
-                     1,                                                                            \
-        .takes_message = (input), .u = {.predicate = (fn) }                                        \
-    }
-#define SEL_PREDICATE_MESSAGE(name, ...) SEL_PREDICATE_(1, name, __VA_ARGS__)
-#define SEL_PREDICATE_ARGS(name, ...) SEL_PREDICATE_(0, name, __VA_ARGS__)
-#define SEL_PREDICATE_NONE(name, ...) SEL_PREDICATE_(2, name, __VA_ARGS__)
-#define SEL_SAMPLING(name_, fn, ...)                                                               \
-    {                                                                                              \
-        .kind = SEL_MODULE_SAMPLING, .name = (name_),                                              \
-        .args = (const char *const[]){"" __VA_OPT__(, ) __VA_ARGS__} + 1,                          \
-        .arg_count = sizeof((const char *const[]){"" __VA_OPT__(, ) __VA_ARGS__}) / sizeof(char *) - \
-                     1,                                                                            \
-        .u = {.sampling = (fn) }                                                                   \
-    }
 #define SEL_TRACE_FUNCTION(name, fn) {SEL_MODULE_TRACE, (name), 0, 0, 0, {.trace = (fn)}}
 #define SEL_STORAGE(name, ops) {SEL_MODULE_STORAGE, (name), 0, 0, 0, {.storage = (ops)}}
 #define SEL_CACHE(name, ops) {SEL_MODULE_CACHE, (name), 0, 0, 0, {.cache = (ops)}}
+/* The names of the keyword arguments follow the function, none or up to SEL_MODULE_ARGS_MAX:
+ *   SEL_PREDICATE_MESSAGE("isOdd", is_odd, "key"), SEL_SAMPLING("hourly", hourly) */
+#define SEL_PREDICATE_MESSAGE(name, ...) SEL_PREDICATE_(1, name, __VA_ARGS__, 0)
+#define SEL_PREDICATE_ARGS(name, ...) SEL_PREDICATE_(0, name, __VA_ARGS__, 0)
+#define SEL_PREDICATE_NONE(name, ...) SEL_PREDICATE_(2, name, __VA_ARGS__, 0)
+#define SEL_SAMPLING(name, ...) SEL_SAMPLING_(name, __VA_ARGS__, 0)
+
+/* A function and its names closed by a 0, so that no list is ever empty (C11 has no __VA_OPT__):
+ * the head is the function, the tail the names and the 0, which does not count. */
+#define SEL_HEAD_(fn, ...) (fn)
+#define SEL_TAIL_(fn, ...) __VA_ARGS__
+#define SEL_PREDICATE_(input, name, ...)                                                           \
+    {SEL_MODULE_PREDICATE, (name), SEL_NAMES_(SEL_TAIL_(__VA_ARGS__)),                             \
+     SEL_NAME_COUNT_(SEL_TAIL_(__VA_ARGS__)), (input), {.predicate = SEL_HEAD_(__VA_ARGS__, 0)}}
+#define SEL_SAMPLING_(name, ...)                                                                   \
+    {SEL_MODULE_SAMPLING, (name), SEL_NAMES_(SEL_TAIL_(__VA_ARGS__)),                              \
+     SEL_NAME_COUNT_(SEL_TAIL_(__VA_ARGS__)), 0, {.sampling = SEL_HEAD_(__VA_ARGS__, 0)}}
+#ifdef __cplusplus /* has no compound literals that last */
+#define SEL_NAMES_(...)                                                                            \
+    ([]() -> const char *const * { static const char *const n[] = {__VA_ARGS__}; return n; }())
+#define SEL_NAME_COUNT_(...)                                                                       \
+    ([]() -> uint32_t { const char *const n[] = {__VA_ARGS__}; return sizeof(n) / sizeof(*n) - 1; }())
+#else
+#define SEL_NAMES_(...) ((const char *const[]){__VA_ARGS__})
+#define SEL_NAME_COUNT_(...) (sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *) - 1)
+#endif
+/* clang-format on */
 
 #define SEL_MODULE(name, ...)                                                                      \
     static const struct sel_module_entry sel_module_entries_[] = {__VA_ARGS__};                    \
     SEL_API const struct sel_module sel_module_table;                                              \
-    const struct sel_module sel_module_table = {                                                   \
-        sizeof(struct sel_module),                                                                 \
-        SEL_MODULE_ABI,                                                                            \
-        sizeof(struct sel_module_entry),                                                           \
-        sizeof(sel_module_entries_) / sizeof(sel_module_entries_[0]),                              \
-        (name),                                                                                    \
-        sel_module_entries_,                                                                       \
-        0,                                                                                         \
-        0,                                                                                         \
-        0}
+    const struct sel_module sel_module_table = {sizeof(struct sel_module),                         \
+                                                SEL_MODULE_ABI,                                    \
+                                                sizeof(struct sel_module_entry),                   \
+                                                sizeof(sel_module_entries_) /                      \
+                                                    sizeof(sel_module_entries_[0]),                \
+                                                (name),                                            \
+                                                sel_module_entries_,                               \
+                                                0,                                                 \
+                                                0,                                                 \
+                                                0}
 
 #endif

@@ -25,11 +25,11 @@ enum sel_store_status {
 struct sel_record {
     const char *flow, *task, *id; /* the key; `task` is the storage_task_name */
     const struct sel_value *node_args;
-    const struct sel_value *value;   /* store: in; retrieve: out, sel_alloc'ed memory or static */
-    const struct sel_value *error;   /* store_error: a map {class, message} */
-    const char *record_id;           /* store: out, what the storage calls the record; may be NULL */
-    enum sel_store_status status;    /* out */
-    const char *message;             /* out, for SEL_STORE_FAILED */
+    const struct sel_value *value; /* store: in; retrieve: out, sel_alloc'ed memory or static */
+    const struct sel_value *error; /* store_error: a map {class, message} */
+    const char *record_id;         /* store: out, what the storage calls the record; may be NULL */
+    enum sel_store_status status;  /* out */
+    const char *message;           /* out, for SEL_STORE_FAILED */
 };
 
 struct sel_storage_ops {

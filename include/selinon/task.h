@@ -90,9 +90,11 @@ SEL_API SEL_CHECKED int sel_parent_flow_exception(struct sel_task *task, const c
                                                   const struct sel_value **ret);
 
 /* ---- results ----
- * `fmt` builds a value: `n` null, `b` int as bool, `i` int64_t, `f` double, `s` const char *,
- * `S` struct sel_str, `v` const struct sel_value *, `[...]` list, `{s:..., s:...}` map; spaces and
- * commas separate. Texts must be UTF-8. The last call counts. */
+ * `fmt` builds a value: `n` null, `b` int as bool, `i` int64_t, `f` double, `s` const char * (NULL:
+ * null), `S` struct sel_str, `B` struct sel_bytes, `v` const struct sel_value *, `[...]` list,
+ * `{s:..., S:...}` map; spaces and commas separate. Texts are copied. A result that is not UTF-8 or
+ * nested more than 512 deep fails with class `ResultError`, a wrong `fmt` with `FormatError`. The
+ * last call counts; without one the result is null. */
 SEL_API SEL_CHECKED int sel_result(struct sel_task *task, const char *fmt, ...);
 SEL_API SEL_CHECKED int sel_result_value(struct sel_task *task, const struct sel_value *value);
 SEL_API SEL_CHECKED int sel_result_json(struct sel_task *task, const char *json, size_t n);
@@ -104,6 +106,11 @@ struct sel_list;
 SEL_API struct sel_list *sel_list_begin(struct sel_task *task); /* NULL: out of memory, noted */
 SEL_API SEL_CHECKED int sel_list_add(struct sel_list *list, const char *fmt, ...);
 SEL_API SEL_CHECKED int sel_list_end(struct sel_list *list, const struct sel_value **ret);
+struct sel_map_maker;
+SEL_API struct sel_map_maker *sel_map_begin(struct sel_task *task); /* NULL: out of memory, noted */
+SEL_API SEL_CHECKED int sel_map_put(struct sel_map_maker *map, const char *key, const char *fmt,
+                                    ...);
+SEL_API SEL_CHECKED int sel_map_end(struct sel_map_maker *map, const struct sel_value **ret);
 
 /* ---- failing ---- */
 /* Notes class and message and returns SEL_ERR_FAILED: `return sel_fail(task, "BadInput", ...)`. */
@@ -175,11 +182,11 @@ SEL_API SEL_CHECKED int sel_list_dir(struct sel_task *task, const char *path,
                                      const struct sel_value **ret);
 SEL_API SEL_CHECKED int sel_make_dirs(struct sel_task *task, const char *path, unsigned mode);
 SEL_API SEL_CHECKED int sel_rename(struct sel_task *task, const char *from, const char *to);
-SEL_API SEL_CHECKED int sel_remove(struct sel_task *task, const char *path);
+SEL_API SEL_CHECKED int sel_remove(struct sel_task *task, const char *path); /* or empty folder */
 
 /* ---- sockets (suspend) ---- classes: ConnectionError, TimeoutError, NameError */
 SEL_API SEL_CHECKED int sel_connect(struct sel_task *task, const char *host, uint16_t port,
-                                    double timeout_s); /* TCP; fd */
+                                    double timeout_s);                             /* TCP; fd */
 SEL_API SEL_CHECKED int sel_connect_unix(struct sel_task *task, const char *path); /* fd */
 SEL_API SEL_CHECKED int64_t sel_send(struct sel_task *task, int fd, const void *p,
                                      size_t n); /* all or an error */
@@ -193,10 +200,11 @@ struct sel_run_result {
     struct sel_bytes out, err;
 };
 /* Runs argv (NULL-terminated, found on PATH) in its own process group with `in` on its standard
- * input. At the time limit (seconds, <= 0: none) or a cancellation the whole group is killed.
- * Output beyond `out_max` bytes fails with TooLarge. */
-SEL_API SEL_CHECKED int sel_run(struct sel_task *task, const char *const *argv,
-                                struct sel_bytes in, double timeout_s, size_t out_max,
-                                struct sel_run_result *ret);
+ * input. It ends when its first process does; what then still runs in its group is killed. At the
+ * time limit (seconds, <= 0: none; class TimeoutError) or a cancellation the whole group is killed.
+ * More than `out_max` bytes on standard output, or on standard error, fail with TooLarge. Only
+ * descriptors 0, 1 and 2 are inherited. */
+SEL_API SEL_CHECKED int sel_run(struct sel_task *task, const char *const *argv, struct sel_bytes in,
+                                double timeout_s, size_t out_max, struct sel_run_result *ret);
 
 #endif
