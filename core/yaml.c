@@ -233,8 +233,8 @@ static int drop_values(struct composer *c, struct sel_ynode *node)
 
 static int finish_map(struct composer *c, const struct frame *f)
 {
-    const struct sel_ynode *const *items = c->children + f->base;
     uint32_t count = c->child_count - f->base;
+    const struct sel_ynode *const *items = count ? c->children + f->base : NULL;
     SEL_ASSERT(count % 2 == 0);
     int r = 0;
     c->pairs.count = 0;
@@ -281,7 +281,8 @@ static int finish_pairs(struct composer *c, const struct frame *f)
             return r;
         c->children[i] = two;
     }
-    return make_list(c, f->node, c->children + f->base, c->child_count - f->base);
+    uint32_t count = c->child_count - f->base;
+    return make_list(c, f->node, count ? c->children + f->base : NULL, count);
 }
 
 /* `!!omap`: the same becomes a mapping, since ours keep their order. */
@@ -300,7 +301,7 @@ static int finish_list(struct composer *c, const struct frame *f)
 {
     uint32_t count = c->child_count - f->base;
     if (f->tag != SEL_YAML_OMAP && f->tag != SEL_YAML_PAIRS)
-        return make_list(c, f->node, c->children + f->base, count);
+        return make_list(c, f->node, count ? c->children + f->base : NULL, count);
     for (uint32_t i = f->base; i < c->child_count; i++) {
         const struct sel_ynode *item = c->children[i];
         if (item->kind == SEL_MAP && item->map.count == 1)
