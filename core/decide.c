@@ -634,8 +634,11 @@ static int step_edges(struct sel_decider *d, struct sel_state *state)
 static int step_fallback(struct sel_decider *d, struct sel_state *state)
 {
     const struct sel_cursor *c = &state->cursor;
-    struct sel_combination combination = {
-        .edge = SEL_NONE, .number = c->combination, .choice = c->choice};
+    struct sel_combination combination = {.edge = SEL_NONE,
+                                          .number = c->combination,
+                                          .runs = c->taken.p,
+                                          .count = c->taken.count,
+                                          .choice = c->choice};
     return start_node(d, state, c->sources[c->to_position], &combination, true);
 }
 

@@ -50,12 +50,13 @@ enum sel_decide_result {
     SEL_DECIDE_CANCELED,
 };
 
-/* A combination of parents: the runs whose end makes an edge fire. */
+/* What makes nodes start: the runs whose end makes an edge fire, or the failures that a fallback
+ * takes. */
 struct sel_combination {
     uint32_t edge;        /* SEL_NONE: a fallback */
     uint64_t number;      /* equal for all starts of one combination, rising */
-    const uint32_t *runs; /* ordinals, in the order of the edge's `from` */
-    uint32_t count;       /* 0: a starting edge (its parents are the flow's own) or a fallback */
+    const uint32_t *runs; /* ordinals, in the order of the edge's `from`; a fallback: failed ones */
+    uint32_t count;       /* 0: a starting edge, whose parents are the flow's own */
     uint32_t choice;      /* a fallback's */
 };
 

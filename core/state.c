@@ -83,7 +83,7 @@ void sel_state_done(struct sel_state *state)
                      state->propagated.p,    state->skipped.p,      state->children,
                      state->reused,          state->waiting,        state->triggered,
                      state->waiting_order.p, state->cursor.sources, state->cursor.digits,
-                     state->cursor.limits};
+                     state->cursor.limits,   state->cursor.taken.p};
     for (size_t i = 0; i < SEL_COUNT(owned); i++)
         sel_mem_free(owned[i]);
     sel_buf_done(&state->args);
@@ -101,7 +101,8 @@ size_t sel_state_bytes(const struct sel_state *state)
                    (size_t)state->reused_cap * sizeof(*state->reused) +
                    ((size_t)state->edge_count / 64 + 1) * 16 +
                    (size_t)state->waiting_order.cap * 4 + (size_t)state->cursor.source_cap * 12 +
-                   state->args.cap + state->start_args.cap + state->cursor.items.cap;
+                   (size_t)state->cursor.taken.cap * 4 + state->args.cap + state->start_args.cap +
+                   state->cursor.items.cap;
     for (uint32_t i = 0; i < state->slot_count; i++)
         bytes += ((size_t)state->slots[i].finished.cap + state->slots[i].failed.cap) * 4;
     for (uint32_t i = 0; i < state->reused_count; i++)
@@ -405,12 +406,15 @@ static int on_choice(struct sel_state *state, const struct sel_event *event)
     if (!choice_fits(state, event))
         return SEL_EFORMAT;
     uint32_t to_count = event->list_count - event->b;
-    if (!reserve_sources(c, to_count) || (event->c && !reserve(&state->propagated, event->b)))
+    if (!reserve_sources(c, to_count) || !sel_mem_grow(&c->taken.p, &c->taken.cap, event->b, 4) ||
+        (event->c && !reserve(&state->propagated, event->b)))
         return SEL_ENOMEM;
+    c->taken.count = 0;
     for (uint32_t i = 0; i < event->b; i++) {
         uint32_t ordinal = pop_first(&state->slots[event->list[i]].failed);
         set_status(state, ordinal, SEL_RUN_RECOVERED);
         state->failed_count--;
+        push(&c->taken, ordinal);
         if (event->c)
             push(&state->propagated, ordinal);
     }
@@ -466,6 +470,7 @@ static void forget_progress(struct sel_state *state)
                                .digits = c->digits,
                                .limits = c->limits,
                                .source_cap = c->source_cap,
+                               .taken = {c->taken.p, 0, c->taken.cap, 0},
                                .items = c->items};
     *c = empty;
     sel_buf_clear(&c->items);

@@ -84,9 +84,10 @@ struct sel_cursor {
     uint32_t to_position, to_count;
     uint32_t item, item_count; /* foreach; 0 of 1 without */
     bool has_items;
-    struct sel_buf items; /* encoded list */
-    uint32_t choice;      /* the one taken last; FALLBACK: its nodes are in `sources` */
-    bool may_repeat;      /* no run has ended since then: it may take further failures */
+    struct sel_buf items;  /* encoded list */
+    uint32_t choice;       /* the one taken last; FALLBACK: its nodes are in `sources` */
+    struct sel_u32s taken; /* the failed runs that it took */
+    bool may_repeat;       /* no run has ended since then: it may take further failures */
 };
 
 struct sel_state {

@@ -46,6 +46,7 @@ static void put_cursor(const struct sel_cursor *c, struct sel_buf *buf)
         sel_buf_put_varint(buf, c->in_edge ? c->digits[i] : 0);
         sel_buf_put_varint(buf, c->in_edge ? c->limits[i] : 0);
     }
+    put_list(&c->taken, buf);
     put_bytes(c->firing ? sel_buf_str(&c->items) : (struct sel_str){0}, buf);
 }
 
@@ -221,6 +222,7 @@ static void get_cursor(struct reader *r, struct sel_state *state)
     uint32_t count = get_count(r);
     c->combination = get_u64(r);
     get_sources(r, state, count);
+    get_list(r, state->run_count, &c->taken);
     put_back(r, &c->items, get_bytes(r));
     if (!r->error && !cursor_fits(state))
         r->error = SEL_EFORMAT;
