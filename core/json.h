@@ -17,8 +17,8 @@ struct sel_buf;
  * 0; SEL_ESYNTAX, SEL_ERANGE (a number), SEL_ELIMIT (depth), SEL_ENOMEM; `err` (may be NULL) says
  * where and why. */
 int sel_json_parse(struct sel_arena *arena, const char *file, struct sel_str text,
-                   struct sel_value *ret, struct sel_diag *diag, struct sel_error *err)
-    SEL_WARN_UNUSED;
+                   struct sel_value *ret, struct sel_diag *diag,
+                   struct sel_error *err) SEL_WARN_UNUSED;
 
 enum sel_json_flags {
     SEL_JSON_SORT = 1,   /* keys in the order of code points */
@@ -28,8 +28,9 @@ enum sel_json_flags {
 };
 
 /* Appends the JSON text of `v`. Floats keep a fraction or exponent (1.0 stays 1.0) and round-trip;
- * a float that is no number is written as null, bytes as base64 text, other keys as their JSON
- * text. Errors stick in `buf`. */
+ * a float that is no number is written as null, bytes and ext data as base64 text, bytes of a text
+ * that are no UTF-8 as U+FFFD, keys that are no text as the text of their JSON. Beyond
+ * SEL_VALUE_DEPTH_MAX it fails with SEL_ELIMIT. Errors stick in `buf`. */
 void sel_json_write(const struct sel_value *v, unsigned flags, struct sel_buf *buf);
 
 #endif

@@ -254,12 +254,12 @@ static void open_container(struct writer *w, const struct msgpack_object *o)
 {
     bool is_map = o->type == MSGPACK_OBJECT_MAP;
     uint32_t size = is_map ? o->via.map.size : o->via.array.size;
-    if (size == 0) {
-        sel_buf_put_c(w->buf, is_map ? "{}" : "[]");
+    if (w->depth == SEL_VALUE_DEPTH_MAX) {
+        sel_buf_fail_limit(w->buf); /* nobody could read it back */
         return;
     }
-    if (w->depth == SEL_VALUE_DEPTH_MAX) {
-        sel_buf_fail_limit(w->buf);
+    if (size == 0) {
+        sel_buf_put_c(w->buf, is_map ? "{}" : "[]");
         return;
     }
     struct open open = {.o = o};
