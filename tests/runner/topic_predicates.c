@@ -157,8 +157,9 @@ static struct sel_system *compile(const char *name, struct sel_str text,
 {
     struct sel_diag diag;
     struct sel_system *system = NULL;
-    struct sel_compile_options options = {.nodes = {.file = "condition.yaml", .text = text},
-                                          .world = world};
+    struct sel_source file = {.file = "condition.yaml", .text = text};
+    struct sel_compile_options options = {
+        .nodes = file, .flows = &file, .flow_count = 1, .world = world};
     sel_diag_init(&diag, arena);
     int r = sel_compile(&options, &diag, &system);
     if (r == 0)
