@@ -290,12 +290,12 @@ static void check_inheritance(void *arg)
     (void)arg;
     int leak = fcntl(2, F_DUPFD, 77); /* without O_CLOEXEC */
     assert_true(leak >= 77);
-    struct sel_subprocess_options options = options_for(
-        shell("ls /proc/$$/fd | tr '\\n' ' '; [ $(cut -d' ' -f5 /proc/$$/stat) -eq $$ ]"));
+    struct sel_subprocess_options options =
+        options_for(shell("ls /proc/$$/fd; [ $(cut -d' ' -f5 /proc/$$/stat) -eq $$ ]"));
     struct sel_subprocess_result result;
     assert_int_equal(run(&options, &result), 0);
     close(leak);
-    assert_string_equal(sel_buf_cstr(&result.out), "0 1 2 ");
+    assert_string_equal(sel_buf_cstr(&result.out), "0\n1\n2\n");
     assert_int_equal(result.exit_status, 0);
     sel_subprocess_result_done(&result);
 }
