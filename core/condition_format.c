@@ -56,19 +56,22 @@ struct range {
  * private use. Which code points are unassigned changes with Unicode; they are shown as they are.
  */
 static const struct range unprintable[] = {
-    {0x0, 0x1f},        {0x7f, 0xa0},       {0xad, 0xad},       {0x600, 0x605},
-    {0x61c, 0x61c},     {0x6dd, 0x6dd},     {0x70f, 0x70f},     {0x890, 0x891},
-    {0x8e2, 0x8e2},     {0x1680, 0x1680},   {0x180e, 0x180e},   {0x2000, 0x200f},
-    {0x2028, 0x202f},   {0x205f, 0x2064},   {0x2066, 0x206f},   {0x3000, 0x3000},
-    {0xd800, 0xf8ff},   {0xfeff, 0xfeff},   {0xfff9, 0xfffb},   {0x110bd, 0x110bd},
-    {0x110cd, 0x110cd}, {0x13430, 0x13438}, {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a},
-    {0xe0001, 0xe0001}, {0xe0020, 0xe007f}, {0xf0000, 0xffffd}, {0x100000, 0x10fffd},
+    {0x0, 0x1f},          {0x7f, 0xa0},       {0xad, 0xad},       {0x600, 0x605},
+    {0x61c, 0x61c},       {0x6dd, 0x6dd},     {0x70f, 0x70f},     {0x890, 0x891},
+    {0x8e2, 0x8e2},       {0x1680, 0x1680},   {0x180e, 0x180e},   {0x2000, 0x200f},
+    {0x2028, 0x202f},     {0x205f, 0x2064},   {0x2066, 0x206f},   {0x3000, 0x3000},
+    {0xd800, 0xf8ff},     {0xfdd0, 0xfdef},   {0xfeff, 0xfeff},   {0xfff9, 0xfffb},
+    {0x110bd, 0x110bd},   {0x110cd, 0x110cd}, {0x13430, 0x13438}, {0x1bca0, 0x1bca3},
+    {0x1d173, 0x1d17a},   {0xe0001, 0xe0001}, {0xe0020, 0xe007f}, {0xf0000, 0xffffd},
+    {0x100000, 0x10fffd},
 };
 
 static bool is_printable(uint32_t c)
 {
     if (c >= 0x20 && c < 0x7f)
         return true;
+    if ((c & 0xfffe) == 0xfffe) /* the last two of each plane are no characters */
+        return false;
     for (size_t i = 0; i < SEL_COUNT(unprintable) && unprintable[i].first <= c; i++) {
         if (c <= unprintable[i].last)
             return false;
@@ -207,7 +210,21 @@ static void put_value(struct sel_buf *buf, const struct sel_value *v)
 
 /* ---- conditions ---- */
 
-/* A text that is an argument by itself is not escaped, unlike one inside a list or map. */
+/* A text that is an argument by itself is not escaped, unlike one inside a list or map. Only a zero
+ * byte is: it would end the whole text. */
+static void put_plain_text(struct sel_buf *buf, struct sel_str s)
+{
+    sel_buf_put_u8(buf, '\'');
+    for (const char *zero; s.n > 0 && (zero = memchr(s.p, '\0', s.n));) {
+        size_t n = (size_t)(zero - s.p);
+        sel_buf_put(buf, s.p, n);
+        put_escape(buf, 0);
+        s = (struct sel_str){zero + 1, s.n - n - 1};
+    }
+    sel_buf_put_str(buf, s);
+    sel_buf_put_u8(buf, '\'');
+}
+
 static void put_args(struct sel_buf *buf, const struct sel_value *args)
 {
     for (uint32_t i = 0; i < sel_value_count(args); i++) {
@@ -219,13 +236,10 @@ static void put_args(struct sel_buf *buf, const struct sel_value *args)
         else
             put_value(buf, key);
         sel_buf_put_u8(buf, '=');
-        if (sel_value_is(v, SEL_TEXT)) {
-            sel_buf_put_u8(buf, '\'');
-            sel_buf_put_str(buf, sel_value_str(v));
-            sel_buf_put_u8(buf, '\'');
-        } else {
+        if (sel_value_is(v, SEL_TEXT))
+            put_plain_text(buf, sel_value_str(v));
+        else
             put_value(buf, v);
-        }
     }
 }
 

@@ -80,7 +80,25 @@ static void run_leaf(void *ctx, const char *name, const struct sel_value *line,
 
 /* ---- conditions.jsonl ---- */
 
-/* JSON is YAML, but for numbers: in YAML 1.1 a float needs a point. */
+/* In double quotes, with everything but printable ASCII escaped: YAML refuses some characters that
+ * JSON has, and has no surrogate pairs. */
+static void put_yaml_text(struct sel_buf *buf, struct sel_str s)
+{
+    sel_buf_put_u8(buf, '"');
+    for (size_t i = 0; i < s.n;) {
+        uint32_t c = (unsigned char)s.p[i++];
+        if (c >= 0xc0) {
+            c &= c >= 0xf0 ? 0x07U : c >= 0xe0 ? 0x0fU : 0x1fU;
+            for (; i < s.n && ((unsigned char)s.p[i] & 0xc0) == 0x80; i++)
+                c = c << 6 | ((unsigned char)s.p[i] & 0x3fU);
+        }
+        bool is_plain = c >= ' ' && c < 0x7f && c != '"' && c != '\\';
+        sel_buf_printf(buf, is_plain ? "%c" : "\\U%08x", c);
+    }
+    sel_buf_put_u8(buf, '"');
+}
+
+/* JSON is YAML, but for texts and for numbers: in YAML 1.1 a float needs a point. */
 static void put_yaml(struct sel_buf *buf, const struct sel_value *v)
 {
     if (sel_value_is(v, SEL_FLOAT)) {
@@ -91,6 +109,10 @@ static void put_yaml(struct sel_buf *buf, const struct sel_value *v)
         if (!memchr(text, '.', digits))
             sel_buf_put_c(buf, ".0");
         sel_buf_put_c(buf, text + digits);
+        return;
+    }
+    if (sel_value_is(v, SEL_TEXT)) {
+        put_yaml_text(buf, sel_value_str(v));
         return;
     }
     bool is_map = sel_value_is(v, SEL_MAP);

@@ -234,6 +234,7 @@ static void test_leaves_are_written_as_calls(void **state)
         {leaf(&arena, "argsFieldEqual", "{\"value\":1.0,\"key\":[\"a\",-1]}"),
          "argsFieldEqual(value=1.0, key=['a', -1])"},
         {leaf(&arena, "envExist", "{\"env\":\"A\"}"), "envExist(env='A')"},
+        {leaf(&arena, "envExist", "{\"env\":\"\\u0000A\\u0000\"}"), "envExist(env='\\x00A\\x00')"},
     };
     for (size_t i = 0; i < SEL_COUNT(cases); i++)
         assert_string_equal(sel_cond_format(&arena, &cases[i].cond), cases[i].text);
@@ -285,6 +286,7 @@ static void test_values_in_lists_are_written_as_the_original_does(void **state)
         {"\"say \\\"it's\\\"\"", "'say \"it\\'s\"'"},
         {"\"a\\\\b\\n\\r\\t\\u0000\\u007f\"", "'a\\\\b\\n\\r\\t\\x00\\x7f'"},
         {"\"\\u00e9\\u010d\\ud83d\\udea2\"", "'\u00e9\u010d\U0001F6A2'"},
+        {"\"\\ufdd0\\uffff\"", "'\\ufdd0\\uffff'"},
         {"\"\\u00a0\\u00ad\\u200b\\ufeff\\ud834\\udd73\"", "'\\xa0\\xad\\u200b\\ufeff\\U0001d173'"},
         {"{\"a\":[],\"b\":{}}", "{'a': [], 'b': {}}"},
     };
