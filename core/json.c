@@ -310,6 +310,8 @@ static uint32_t find_or_add(struct keys *keys, uint32_t count, struct sel_str ke
 static void merge_duplicates(struct parser *p, uint32_t first)
 {
     uint32_t total = (p->item_count - first) / 2, count = 0;
+    if (total == 0)
+        return; /* there may be no stack yet to point into */
     struct keys keys = {.entries = &p->items[first], .is_indexed = total >= KEYS_INDEXED_FROM};
     bool failed = false;
     for (uint32_t i = 0; i < total && !failed; i++) {

@@ -168,12 +168,28 @@ bool sel_value_is_true(const struct sel_value *v)
 /* Equality */
 
 enum equality {
-    EQUAL, /* across numeric kinds */
-    SAME,  /* within a kind */
+    EQUAL = 0,
+    SAME = 1,    /* within a kind only */
+    ORDERED = 2, /* a map only if its entries have the same order */
 };
 
 static bool objects_match(const struct msgpack_object *a, const struct msgpack_object *b,
-                          enum equality how, unsigned depth);
+                          unsigned how, unsigned depth);
+
+/* A list or map as a run of objects: of a map key, value, key, value. */
+static uint64_t run_size(const struct msgpack_object *o)
+{
+    if (o->type == MSGPACK_OBJECT_MAP)
+        return 2 * (uint64_t)o->via.map.size;
+    return o->via.array.size;
+}
+
+static const struct msgpack_object *run_start(const struct msgpack_object *o)
+{
+    if (o->type == MSGPACK_OBJECT_MAP)
+        return o->via.map.size ? &o->via.map.ptr->key : NULL;
+    return o->via.array.ptr;
+}
 
 static bool bytes_equal(const char *a, uint32_t a_size, const char *b, uint32_t b_size)
 {
@@ -235,13 +251,13 @@ static bool numbers_equal(const struct number *a, const struct number *b)
 }
 
 static bool scalars_match(const struct msgpack_object *a, const struct msgpack_object *b,
-                          enum equality how)
+                          unsigned how)
 {
     struct number x, y;
     if (number_of(a, &x)) {
         if (!number_of(b, &y))
             return false;
-        if (how == EQUAL)
+        if (!(how & SAME))
             return numbers_equal(&x, &y);
         if (x.is_float && y.is_float && isnan(x.f64) && isnan(y.f64))
             return true;
@@ -267,7 +283,10 @@ static bool scalars_match(const struct msgpack_object *a, const struct msgpack_o
 #define INDEX_FROM 24
 
 /* Finds the last entry of a key. Without an index, for lack of memory or because the map is small,
- * it searches from the end. */
+ * it searches from the end.
+ *
+ * Keys that are maps themselves match only in the same order: to search within keys at each level
+ * takes time exponential in the depth, and nobody has such keys but who wants that to happen. */
 struct finder {
     const msgpack_object_map *map;
     struct sel_map index; /* text keys to positions */
@@ -292,7 +311,7 @@ static void finder_init(struct finder *finder, const msgpack_object_map *map)
 
 /* The position of the key's last entry, map->size if there is none. */
 static uint32_t finder_find(const struct finder *finder, const struct msgpack_object *key,
-                            enum equality how, unsigned depth)
+                            unsigned how, unsigned depth)
 {
     const msgpack_object_map *map = finder->map;
     if (key->type == MSGPACK_OBJECT_STR && finder->index.count) {
@@ -301,14 +320,14 @@ static uint32_t finder_find(const struct finder *finder, const struct msgpack_ob
         return sel_map_get(&finder->index, text, &i) ? i : map->size;
     }
     for (uint32_t i = map->size; i-- > 0;)
-        if (objects_match(&map->ptr[i].key, key, how, depth))
+        if (objects_match(&map->ptr[i].key, key, how | ORDERED, depth))
             return i;
     return map->size;
 }
 
 /* Matches each counting entry of `a` with its counterpart in `b`; true if all have one. Entries
  * that a later duplicate overrides do not count. */
-static bool entries_match(const struct finder *a, const struct finder *b, enum equality how,
+static bool entries_match(const struct finder *a, const struct finder *b, unsigned how,
                           unsigned depth)
 {
     uint32_t a_count = 0, b_count = 0;
@@ -326,9 +345,8 @@ static bool entries_match(const struct finder *a, const struct finder *b, enum e
     return a_count == b_count;
 }
 
-static __attribute__((noinline)) bool maps_match(const msgpack_object_map *a,
-                                                 const msgpack_object_map *b, enum equality how,
-                                                 unsigned depth)
+static __attribute__((noinline)) bool
+maps_match(const msgpack_object_map *a, const msgpack_object_map *b, unsigned how, unsigned depth)
 {
     struct finder x, y;
     finder_init(&x, a);
@@ -340,18 +358,20 @@ static __attribute__((noinline)) bool maps_match(const msgpack_object_map *a,
 }
 
 static bool objects_match(const struct msgpack_object *a, const struct msgpack_object *b,
-                          enum equality how, unsigned depth)
+                          unsigned how, unsigned depth)
 {
     if (!is_container(a))
         return scalars_match(a, b, how);
     if (a->type != b->type || depth == SEL_VALUE_DEPTH_MAX)
         return false;
-    if (a->type == MSGPACK_OBJECT_MAP)
+    if (a->type == MSGPACK_OBJECT_MAP && !(how & ORDERED))
         return maps_match(&a->via.map, &b->via.map, how, depth + 1);
-    if (a->via.array.size != b->via.array.size)
+    uint64_t size = run_size(a);
+    if (size != run_size(b))
         return false;
-    for (uint32_t i = 0; i < a->via.array.size; i++)
-        if (!objects_match(&a->via.array.ptr[i], &b->via.array.ptr[i], how, depth + 1))
+    const struct msgpack_object *x = run_start(a), *y = run_start(b);
+    for (uint64_t i = 0; i < size; i++)
+        if (!objects_match(&x[i], &y[i], how, depth + 1))
             return false;
     return true;
 }

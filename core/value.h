@@ -37,8 +37,8 @@ static inline bool sel_value_is(const struct sel_value *v, enum sel_kind kind)
 }
 
 /* Equality as the original's language has it: 1, 1.0 and true are equal; ints and floats are
- * compared exactly; maps regardless of order, of duplicate keys the last counts. NULL is null. What
- * nests deeper than SEL_VALUE_DEPTH_MAX equals nothing. */
+ * compared exactly; maps regardless of order (unless they are keys themselves), of duplicate keys
+ * the last counts. NULL is null. What nests deeper than SEL_VALUE_DEPTH_MAX equals nothing. */
 bool sel_value_equal(const struct sel_value *a, const struct sel_value *b);
 /* Equality that keeps kinds apart: 1 is not 1.0. NaN is the same as NaN. Else as above. */
 bool sel_value_same(const struct sel_value *a, const struct sel_value *b);

@@ -252,6 +252,29 @@ static void test_large_maps_compare_in_linear_time(void **state)
     sel_arena_done(&arena);
 }
 
+static void test_maps_within_keys_compare_in_linear_time(void **state)
+{
+    (void)state;
+    char bytes[1024]; /* {{{...: 0, 1: 0}: 0, 1: 0}: 0, 1: 0}: searching would take 2^200 steps */
+    size_t depth = 200, n = 0;
+    memset(bytes, 0x82, depth);
+    for (n = depth; n < 4 * depth;) {
+        bytes[n++] = 0;
+        bytes[n++] = 1;
+        bytes[n++] = 0;
+    }
+    bytes[n++] = 0;
+    struct sel_arena arena = {0};
+    struct sel_value a = decoded(&arena, (struct bytes){bytes, n});
+    struct sel_value b = decoded(&arena, (struct bytes){bytes, n});
+    assert_true(sel_value_equal(&a, &b));
+    assert_true(sel_value_same(&a, &b));
+    bytes[n / 2] = 5;
+    b = decoded(&arena, (struct bytes){bytes, n});
+    assert_false(sel_value_equal(&a, &b));
+    sel_arena_done(&arena);
+}
+
 static void test_maps_compare_right_without_memory(void **state)
 {
     (void)state;
@@ -600,6 +623,7 @@ int main(void)
         cmocka_unit_test(test_equality_across_kinds_is_that_of_the_original),
         cmocka_unit_test(test_equality_of_what_json_cannot_say),
         cmocka_unit_test(test_large_maps_compare_in_linear_time),
+        cmocka_unit_test(test_maps_within_keys_compare_in_linear_time),
         cmocka_unit_test(test_maps_compare_right_without_memory),
         cmocka_unit_test(test_builders_make_lists_and_maps),
         cmocka_unit_test(test_values_are_encoded_in_their_shortest_form),
