@@ -38,6 +38,12 @@ static int thread_count(struct sel_task *task)
     return sel_result(task, "i", (int64_t)__atomic_load_n(&thread_init_count, __ATOMIC_SEQ_CST));
 }
 
+SEL_API int sel_test_thread_count(void);
+int sel_test_thread_count(void)
+{
+    return __atomic_load_n(&thread_init_count, __ATOMIC_SEQ_CST);
+}
+
 static int numbers(struct sel_task *task)
 {
     return sel_result(task, "[i, i, i]", (int64_t)1, (int64_t)2, (int64_t)3);
