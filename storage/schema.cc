@@ -214,7 +214,9 @@ void Analysis::visit_keyword(size_t i, const std::string &key, const struct sel_
         return std::find(keys.begin(), keys.end(), key) != keys.end();
     };
     if (is_one_of({"allOf", "anyOf", "oneOf"})) {
-        for (uint32_t n = 0; kind == SEL_LIST && n < sel_value_count(v); n++)
+        if (kind != SEL_LIST || sel_value_count(v) == 0)
+            throw Refusal(SEL_ECONFIG, where + ": must be a list of schemas, at least one");
+        for (uint32_t n = 0; n < sel_value_count(v); n++)
             add_same(i, sel_value_at(v, n), where + "/" + std::to_string(n));
     } else if (is_one_of({"not", "if", "then", "else"})) {
         add_same(i, v, where);
