@@ -54,6 +54,9 @@ extern const struct sel_cli_command sel_cli_cmd_execute;
 extern const struct sel_cli_command sel_cli_cmd_inspect;
 extern const struct sel_cli_command sel_cli_cmd_version;
 
+/* Prints how the command (NULL: the program) is called and `Error: ...` on cli->err; returns
+ * SEL_CLI_USAGE. */
+int sel_cli_usage(const struct sel_cli *cli, const char *command, const char *text);
 /* Prints `Error: ...` on cli->err and returns SEL_CLI_FAILED. */
 int sel_cli_fail(const struct sel_cli *cli, const char *fmt, ...) SEL_PRINTF(2, 3);
 /* The same with the place and text of `err`. */

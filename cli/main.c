@@ -62,7 +62,7 @@ static void print_help(FILE *out)
             PROGRAM);
 }
 
-static int usage_error(const struct sel_cli *cli, const char *command, const char *text)
+int sel_cli_usage(const struct sel_cli *cli, const char *command, const char *text)
 {
     fprintf(cli->err, "Usage: %s %s [OPTIONS]\nTry '%s%s%s --help'.\n\nError: %s\n", cli->program,
             command ? command : "[OPTIONS] COMMAND", cli->program, command ? " " : "",
@@ -95,7 +95,7 @@ static int unknown_command(const struct sel_cli *cli, const char *name)
     (void)snprintf(text, sizeof(text),
                    best ? "no such command '%s'; did you mean '%s'?" : "no such command '%s'", name,
                    best);
-    return usage_error(cli, NULL, text);
+    return sel_cli_usage(cli, NULL, text);
 }
 
 static void print_command_help(const struct sel_cli *cli, const struct sel_cli_command *command,
@@ -146,12 +146,12 @@ static int run_command(struct sel_cli *cli, const struct sel_cli_command *comman
         return sel_cli_finish(cli, SEL_CLI_OK);
     }
     if (r == SEL_EREQUEST)
-        return usage_error(cli, command->name, err.text);
+        return sel_cli_usage(cli, command->name, err.text);
     if (r < 0)
         return sel_cli_fail_with(cli, &err);
     if (r < argc) { /* behind a `--` */
         (void)snprintf(err.text, sizeof(err.text), "unexpected argument '%s'", argv[r]);
-        return usage_error(cli, command->name, err.text);
+        return sel_cli_usage(cli, command->name, err.text);
     }
 
     const struct general *general = (const void *)(values + offset);
@@ -167,7 +167,7 @@ static int run(struct sel_cli *cli, int argc, char **argv, struct sel_arena *are
     struct sel_error err;
     int r = sel_cli_options_parse(&set, argc, argv, NULL, arena, &general, &err);
     if (r < 0 && r != SEL_ECANCELED)
-        return usage_error(cli, NULL, err.text);
+        return sel_cli_usage(cli, NULL, err.text);
     if (general.version) {
         fprintf(cli->out, "%s\n", SEL_VERSION);
         return sel_cli_finish(cli, SEL_CLI_OK);
