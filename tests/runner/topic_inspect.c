@@ -77,10 +77,11 @@ static int run_program(const struct topic *topic, const struct sel_runner_config
 
 /* ---- comparing what it printed ---- */
 
-/* The options of a run as one text, to tell runs apart. */
-static const char *options_text(struct sel_arena *arena, const struct sel_value *options)
+/* On one line, however many it has. */
+static const char *quoted(struct sel_arena *arena, struct sel_str text)
 {
-    return sel_runner_json(arena, options);
+    struct sel_value v = sel_value_from_str(text);
+    return sel_runner_json(arena, &v);
 }
 
 static bool build_args(struct sel_arena *arena, const struct sel_value *options,
@@ -108,7 +109,7 @@ static bool check_run(const struct topic *topic, struct sel_runner_config *confi
                       const struct sel_value *run)
 {
     const struct sel_value *options = sel_value_get_c(run, "options");
-    const char *shown = options_text(&config->arena, options);
+    const char *shown = sel_runner_json(&config->arena, options);
     struct sel_str want = sel_value_str(sel_value_get_c(run, "stdout"));
     int64_t want_status = -1;
     (void)sel_value_i64(sel_value_get_c(run, "exit_status"), &want_status);
@@ -124,8 +125,8 @@ static bool check_run(const struct topic *topic, struct sel_runner_config *confi
         sel_runner_fail(topic->report, name, "options %s: exit status %d instead of %d", shown,
                         result.status, (int)want_status);
     else if (!sel_str_eq(got, want))
-        sel_runner_fail(topic->report, name, "options %s: printed '%.*s' instead of '%.*s'", shown,
-                        SEL_STR_ARG(got), SEL_STR_ARG(want));
+        sel_runner_fail(topic->report, name, "options %s: printed %s instead of %s", shown,
+                        quoted(&config->arena, got), quoted(&config->arena, want));
     else
         is_good = true;
     sel_buf_done(&result.out);
