@@ -60,18 +60,12 @@ void sel_buf_fail_limit(struct sel_buf *buf)
     buf->over_limit = true;
 }
 
-void sel_buf_put(struct sel_buf *buf, const void *p, size_t n)
+void sel_buf_put_growing(struct sel_buf *buf, const void *p, size_t n)
 {
     if (n == 0 || !sel_buf_reserve(buf, n))
         return;
     memcpy(buf->p + buf->n, p, n);
     buf->n += n;
-}
-
-void sel_buf_put_u8(struct sel_buf *buf, uint8_t byte)
-{
-    if (sel_buf_reserve(buf, 1))
-        buf->p[buf->n++] = byte;
 }
 
 void sel_buf_put_str(struct sel_buf *buf, struct sel_str s)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "core/assert.h"
 #include "core/str.h"
@@ -17,7 +18,7 @@ struct sel_buf {
     uint8_t *p;
     size_t n;
     size_t cap;
-    size_t limit; /* 0: none */
+    size_t limit; /* 0: none; set before the first append */
     bool failed;
     bool over_limit; /* failed because of a limit, not of the heap */
 };
@@ -29,8 +30,21 @@ void sel_buf_clear(struct sel_buf *buf);
 bool sel_buf_reserve(struct sel_buf *buf, size_t more);
 /* Makes the buffer fail as if its limit had been reached, for writers with limits of their own. */
 void sel_buf_fail_limit(struct sel_buf *buf);
-void sel_buf_put(struct sel_buf *buf, const void *p, size_t n);
-void sel_buf_put_u8(struct sel_buf *buf, uint8_t byte);
+void sel_buf_put_growing(struct sel_buf *buf, const void *p, size_t n);
+static inline void sel_buf_put(struct sel_buf *buf, const void *p, size_t n)
+{
+    /* cap is at most limit + 1, so what stays below cap is within the limit */
+    if (!buf->failed && n < buf->cap - buf->n && n > 0) {
+        memcpy(buf->p + buf->n, p, n);
+        buf->n += n;
+    } else {
+        sel_buf_put_growing(buf, p, n);
+    }
+}
+static inline void sel_buf_put_u8(struct sel_buf *buf, uint8_t byte)
+{
+    sel_buf_put(buf, &byte, 1);
+}
 void sel_buf_put_str(struct sel_buf *buf, struct sel_str s);
 void sel_buf_put_c(struct sel_buf *buf, const char *text);
 void sel_buf_printf(struct sel_buf *buf, const char *fmt, ...) SEL_PRINTF(2, 3);
