@@ -273,14 +273,16 @@ int sel_remove(struct sel_task *task, const char *path)
     return r < 0 ? note_file(task, r, "remove", path) : 0;
 }
 
-static int make_dir(struct sel_task *task, const char *path, unsigned mode)
+static int make_dir(struct sel_task *task, const char *path, unsigned mode, bool is_last)
 {
     int r = sel_sys_mkdir(sel_task_co(task), path, (mode_t)mode);
     if (r != -EEXIST)
         return r;
     struct statx info;
     r = sel_sys_statx(sel_task_co(task), AT_FDCWD, path, 0, &info);
-    return r < 0 ? r : S_ISDIR(info.stx_mode) ? 0 : -EEXIST;
+    if (r < 0 || S_ISDIR(info.stx_mode))
+        return r;
+    return is_last ? -EEXIST : -ENOTDIR;
 }
 
 int sel_make_dirs(struct sel_task *task, const char *path, unsigned mode)
@@ -294,7 +296,7 @@ int sel_make_dirs(struct sel_task *task, const char *path, unsigned mode)
         if (!is_end && p[i] != '/')
             continue;
         p[i] = '\0';
-        r = make_dir(task, p, mode);
+        r = make_dir(task, p, mode, is_end);
         if (is_end)
             break;
         p[i] = '/';
