@@ -8,10 +8,8 @@
 #include "core/str.h"
 #include "tests/runner/runner.h"
 
-/* A build may leave the file of a topic out. */
-#pragma weak sel_topic_config
+/* A build may leave the file of this topic out. */
 #pragma weak sel_topic_flows
-#pragma weak sel_topic_inspect
 
 struct topic {
     const char *name;
