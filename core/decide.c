@@ -921,6 +921,10 @@ static int begin(struct sel_decider *d, struct sel_state *state, const struct se
         if (state->phase > SEL_PHASE_SETTLE)
             return SEL_ESTATE;
         return end_attempt(d, state, SEL_DECIDE_CANCELED);
+    case SEL_INPUT_FINISH:
+        if (state->phase != SEL_PHASE_SETTLE)
+            return SEL_ESTATE;
+        return end_attempt(d, state, SEL_DECIDE_END);
     }
     return SEL_ESTATE;
 }

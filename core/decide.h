@@ -33,6 +33,7 @@ enum sel_input_type {
     SEL_INPUT_DONE,   /* run `ordinal` succeeded */
     SEL_INPUT_FAILED, /* run `ordinal` failed for good */
     SEL_INPUT_CANCEL,
+    SEL_INPUT_FINISH, /* the sampling strategy ends the flow: it succeeds as it stands */
 };
 
 struct sel_input {

@@ -83,19 +83,20 @@ struct sel_executor_options {
     struct sel_modules *modules; /* may be NULL with a mock */
     struct sel_mock *mock;       /* NULL: real code */
     struct sel_str flow_name;
-    struct sel_str node_args;                        /* encoded; n == 0: null */
-    const struct sel_selective_request *selective;   /* NULL: a normal run */
+    struct sel_str node_args;                      /* encoded; n == 0: null */
+    const struct sel_selective_request *selective; /* NULL: a normal run */
     const struct sel_executor_preset *presets;
     uint32_t preset_count;
-    uint32_t threads;         /* 0: 1 */
-    uint32_t slots;           /* tasks under way on each thread; 0: 1024 */
-    bool virtual_time;        /* delays pass at once */
-    uint64_t shuffle_seed;    /* 0: completions in the order in which they come */
+    uint32_t threads;          /* 0: 1 */
+    uint32_t slots;            /* tasks under way on each thread; 0: 1024 */
+    bool virtual_time;         /* delays pass at once */
+    uint64_t shuffle_seed;     /* 0: completions in the order in which they come */
+    bool ignore_sampling;      /* flows with `sampling` react at once too */
     const char *const *queues; /* serve only these; NULL: all */
     uint32_t queue_count;
     const char *(*getenv)(void *ctx, const char *name); /* NULL: the process's own */
     void *getenv_ctx;
-    const struct sel_executor_observer *observer; /* may be NULL */
+    const struct sel_executor_observer *observer;                       /* may be NULL */
     void (*log)(void *ctx, enum sel_log_level level, const char *line); /* NULL: standard error */
     void *log_ctx;
     int verbosity; /* 1: info, 2: debug */
@@ -114,8 +115,8 @@ struct sel_executor_report {
     struct sel_value state; /* {finished_nodes, failed_nodes, active_nodes} of the top flow */
     const char *reason;     /* of a failure that no node explains, else NULL */
     struct sel_executor_progress progress;
-    int64_t last_end_us;    /* when the last task or flow ended, since the start */
-    uint64_t stuck;         /* work left because no queue that is served has it */
+    int64_t last_end_us; /* when the last task or flow ended, since the start */
+    uint64_t stuck;      /* work left because no queue that is served has it */
 };
 
 /* Opens storages, finds the code of all tasks and functions: what is missing shows here, before

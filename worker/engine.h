@@ -1,0 +1,73 @@
+/* worker/engine.h - what running tasks need, opened once and shared by the threads of a process:
+ * code, schemas, storages, sinks.
+ *
+ * After sel_engine_new it changes only inside (storages that nobody needed at the start are opened
+ * on first use); all functions are thread safe. */
+#ifndef SEL_WORKER_ENGINE_H
+#define SEL_WORKER_ENGINE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/state.h"
+#include "core/system.h"
+#include "core/trace.h"
+#include "storage/schema.h"
+#include "storage/storage.h"
+#include "worker/exec.h"
+#include "worker/executor.h"
+#include "worker/tracer.h"
+
+struct sel_mock;
+struct sel_modules;
+
+struct sel_engine_code {
+    const struct sel_runtime_ops *ops; /* NULL: the flow at hand cannot reach the task */
+    void *self, *code;
+    struct sel_schema *schema; /* or NULL */
+};
+
+struct sel_engine {
+    const struct sel_executor_options *options;
+    const struct sel_system *system;
+    struct sel_engine_code *codes; /* by task */
+    struct sel_storage **storages; /* by index; NULL: not open yet */
+    pthread_mutex_t storage_lock;  /* while a storage is opened */
+    pthread_mutex_t lock;          /* of `failures` */
+    struct sel_tracer *tracer;
+    struct sel_task_host host;
+    struct sel_failure_table *failures; /* class and message by run id, for parent exceptions */
+    bool keeps_failures;                /* whether anybody may ask for them */
+    struct sel_arena report_arena;      /* texts of the report */
+};
+
+/* `flow`: only what it can reach is prepared. `options` and its system outlive the engine.
+ * Errors as sel_executor_new. */
+int sel_engine_new(const struct sel_executor_options *options, const struct sel_flow_def *flow,
+                   struct sel_engine **ret, struct sel_error *err) SEL_WARN_UNUSED;
+struct sel_engine *sel_engine_free(struct sel_engine *engine); /* returns NULL */
+
+/* The storage `index`, opened if need be (which blocks). */
+int sel_engine_storage(struct sel_engine *engine, uint32_t index, struct sel_storage **ret,
+                       struct sel_error *err) SEL_WARN_UNUSED;
+
+static inline bool sel_engine_is_traced(const struct sel_engine *engine)
+{
+    return sel_tracer_is_on(engine->tracer);
+}
+
+/* Keeps what a run failed with, for parent exceptions. Without memory for it nothing is kept. */
+void sel_engine_note_failure(struct sel_engine *engine, const char *run_id, const char *error_class,
+                             const char *message);
+
+/* "class: message" of a failed run, in `arena`; a text that says so if it is not known. */
+const char *sel_engine_failure_text(struct sel_engine *engine, const struct sel_state *state,
+                                    uint32_t ordinal, struct sel_arena *arena);
+
+/* One line to the log. */
+void sel_engine_log(const struct sel_engine *engine, enum sel_log_level level, const char *fmt, ...)
+    SEL_PRINTF(3, 4);
+
+#endif

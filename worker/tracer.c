@@ -1,0 +1,326 @@
+#include "worker/tracer.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/buf.h"
+#include "core/json.h"
+#include "core/mem.h"
+#include "worker/module.h"
+
+/* An event on its way to storages. */
+struct record {
+    struct record *next;
+    enum sel_trace_event event;
+    size_t size;
+    char details[]; /* encoded */
+};
+
+struct sink {
+    const struct sel_trace_def *def;
+    sel_trace_fn function;       /* SEL_TRACE_FUNCTION */
+    struct sel_storage *storage; /* SEL_TRACE_STORAGE */
+    bool has_failed;             /* and this was said; atomic */
+};
+
+struct sel_tracer {
+    struct sel_tracer_options options;
+    struct sink *sinks;
+    uint32_t sink_count;
+    char host[256];
+    uint64_t lost; /* atomic */
+
+    bool has_storage;
+    pthread_t thread;
+    bool has_thread;
+    pthread_mutex_t lock;
+    pthread_cond_t filled;
+    struct record *first, *last;
+    bool closing;
+};
+
+#define LOG_NAME_WIDTH 10 /* of the host in lines of the logging sink */
+
+/* ---- lines ---- */
+
+static void put_time(struct sel_buf *line, int64_t unix_us)
+{
+    time_t seconds = (time_t)(unix_us / 1000000);
+    struct tm tm;
+    gmtime_r(&seconds, &tm);
+    sel_buf_printf(line, "%04d-%02d-%02d %02d:%02d:%02d.%06d", tm.tm_year + 1900, tm.tm_mon + 1,
+                   tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(unix_us % 1000000));
+}
+
+/* {"details": ..., "event": ..., ["node": ...,] "time": ...}: keys sorted. */
+static void put_json(const struct sel_tracer *tracer, struct sel_buf *line,
+                     enum sel_trace_event event, const struct sel_value *details, bool with_node,
+                     int64_t unix_us)
+{
+    struct sel_value host = sel_value_from_c(tracer->host);
+    sel_buf_put_c(line, "{\"details\": ");
+    sel_json_write(details, SEL_JSON_SORT | SEL_JSON_SPACED, line);
+    sel_buf_printf(line, ", \"event\": \"%s\"", sel_trace_name(event));
+    if (with_node) {
+        sel_buf_put_c(line, ", \"node\": ");
+        sel_json_write(&host, SEL_JSON_SPACED, line);
+    }
+    sel_buf_put_c(line, ", \"time\": \"");
+    put_time(line, unix_us);
+    sel_buf_put_c(line, "\"}\n");
+}
+
+static int write_line(int fd, const struct sel_buf *line)
+{
+    size_t done = 0;
+    while (done < line->n) {
+        ssize_t n = write(fd, line->p + done, line->n - done);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        done += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+static int emit_line(struct sel_tracer *tracer, const struct sink *sink, enum sel_trace_event event,
+                     const struct sel_value *details, int64_t unix_us)
+{
+    enum sel_trace_level level = sel_trace_level_of(event);
+    struct sel_buf line = {0};
+    int fd = level == SEL_LEVEL_INFO ? tracer->options.out_fd : tracer->options.err_fd;
+    if (sink->def->kind == SEL_TRACE_LOGGING) {
+        if (level == SEL_LEVEL_INFO && !tracer->options.log_info)
+            return 0;
+        fd = tracer->options.err_fd;
+        sel_buf_printf(&line, "SELINON %*s - %s : ", LOG_NAME_WIDTH, tracer->host,
+                       sel_trace_name(event));
+    }
+    put_json(tracer, &line, event, details, sink->def->kind == SEL_TRACE_JSON, unix_us);
+    int r = sel_buf_error(&line);
+    if (r == 0)
+        r = write_line(fd, &line);
+    sel_buf_done(&line);
+    return r;
+}
+
+/* ---- storages ---- */
+
+static struct record *next_record(struct sel_tracer *tracer)
+{
+    pthread_mutex_lock(&tracer->lock);
+    while (!tracer->first && !tracer->closing)
+        pthread_cond_wait(&tracer->filled, &tracer->lock);
+    struct record *record = tracer->first;
+    if (record)
+        tracer->first = record->next;
+    if (!tracer->first)
+        tracer->last = NULL;
+    pthread_mutex_unlock(&tracer->lock);
+    return record;
+}
+
+static void sink_failed(struct sel_tracer *tracer, struct sink *sink, const char *why)
+{
+    __atomic_fetch_add(&tracer->lost, 1, __ATOMIC_RELAXED);
+    if (!__atomic_exchange_n(&sink->has_failed, true, __ATOMIC_RELAXED))
+        (void)dprintf(tracer->options.err_fd,
+                      "selinon: a trace sink failed and is tried on with the next events: %s\n",
+                      why);
+}
+
+static void *storage_main(void *arg)
+{
+    struct sel_tracer *tracer = arg;
+    struct record *record;
+    while ((record = next_record(tracer))) {
+        for (uint32_t i = 0; i < tracer->sink_count; i++) {
+            struct sink *sink = &tracer->sinks[i];
+            struct sel_error err = {0};
+            if (!sink->storage)
+                continue;
+            int r = sink->storage->ops->trace(
+                sink->storage, sel_io_blocking(), sel_str_c(sel_trace_name(record->event)),
+                (struct sel_str){record->details, record->size}, &err);
+            if (r < 0)
+                sink_failed(tracer, sink, err.text[0] ? err.text : sel_error_text(r));
+        }
+        sel_mem_free(record);
+    }
+    return NULL;
+}
+
+static int hand_to_storages(struct sel_tracer *tracer, enum sel_trace_event event,
+                            const struct sel_value *details)
+{
+    struct sel_buf bytes = {0};
+    sel_value_encode(details, &bytes);
+    struct record *record = bytes.failed ? NULL : sel_mem_alloc(sizeof(*record) + bytes.n);
+    if (record) {
+        *record = (struct record){.event = event, .size = bytes.n};
+        memcpy(record->details, bytes.p, bytes.n);
+        pthread_mutex_lock(&tracer->lock);
+        if (tracer->last)
+            tracer->last->next = record;
+        else
+            tracer->first = record;
+        tracer->last = record;
+        pthread_cond_signal(&tracer->filled);
+        pthread_mutex_unlock(&tracer->lock);
+    }
+    sel_buf_done(&bytes);
+    return record ? 0 : SEL_ENOMEM;
+}
+
+/* ---- emitting ---- */
+
+bool sel_tracer_is_on(const struct sel_tracer *tracer)
+{
+    return tracer->sink_count > 0 || tracer->options.observer;
+}
+
+static int emit_to(struct sel_tracer *tracer, const struct sink *sink, enum sel_trace_event event,
+                   const struct sel_value *details, int64_t unix_us)
+{
+    switch (sink->def->kind) {
+    case SEL_TRACE_LOGGING:
+    case SEL_TRACE_JSON:
+        return emit_line(tracer, sink, event, details, unix_us);
+    case SEL_TRACE_FUNCTION:
+        return sink->function(event, sel_trace_name(event), details);
+    case SEL_TRACE_STORAGE: /* all at once, below */
+    case SEL_TRACE_SENTRY:  /* said at the start */
+        return 0;
+    }
+    return 0;
+}
+
+void sel_tracer_emit(struct sel_tracer *tracer, enum sel_trace_event event,
+                     const struct sel_value *details)
+{
+    if (tracer->options.observer)
+        tracer->options.observer(tracer->options.observer_ctx, event, details);
+    if (tracer->sink_count == 0)
+        return;
+    int64_t unix_us = tracer->options.unix_us(tracer->options.clock_ctx);
+    for (uint32_t i = 0; i < tracer->sink_count; i++) {
+        int r = emit_to(tracer, &tracer->sinks[i], event, details, unix_us);
+        if (r < 0)
+            sink_failed(tracer, &tracer->sinks[i], sel_error_text(r));
+    }
+    if (tracer->has_storage && hand_to_storages(tracer, event, details) < 0)
+        __atomic_fetch_add(&tracer->lost, 1, __ATOMIC_RELAXED);
+}
+
+uint64_t sel_tracer_lost(const struct sel_tracer *tracer)
+{
+    return __atomic_load_n(&tracer->lost, __ATOMIC_RELAXED);
+}
+
+/* ---- life ---- */
+
+static int open_function(struct sel_tracer *tracer, struct sink *sink, struct sel_error *err)
+{
+    const struct sel_import *import = &sink->def->function;
+    const struct sel_module_entry *entry;
+    struct sel_error own = {0};
+    if (!tracer->options.modules)
+        return sel_error_set(err, SEL_ENOTFOUND, import->pos,
+                             "trace: there are no modules to take function '%.*s' from",
+                             SEL_STR_ARG(import->name));
+    int r = sel_modules_find(tracer->options.modules, SEL_MODULE_TRACE, import->module,
+                             import->name, &entry, &own);
+    if (r < 0)
+        return sel_error_set(err, r, import->pos, "trace: %s", own.text);
+    sink->function = entry->u.trace;
+    return 0;
+}
+
+/* Built-in storages have one method for events, whatever the configuration calls it. */
+static int open_sink_storage(struct sel_tracer *tracer, struct sink *sink, struct sel_error *err)
+{
+    const struct sel_storage_def *def = &tracer->options.system->storages[sink->def->storage];
+    int r = tracer->options.storage(tracer->options.storage_ctx, sink->def->storage, &sink->storage,
+                                    err);
+    if (r < 0)
+        return r;
+    if (!sink->storage->ops->trace)
+        return sel_error_set(err, SEL_EUNSUPPORTED, def->pos,
+                             "storage '%.*s' keeps no trace events: its adapter has no '%.*s'",
+                             SEL_STR_ARG(def->name), SEL_STR_ARG(sink->def->method));
+    tracer->has_storage = true;
+    return 0;
+}
+
+static int open_sink(struct sel_tracer *tracer, struct sink *sink, struct sel_error *err)
+{
+    switch (sink->def->kind) {
+    case SEL_TRACE_FUNCTION:
+        return open_function(tracer, sink, err);
+    case SEL_TRACE_STORAGE:
+        return open_sink_storage(tracer, sink, err);
+    case SEL_TRACE_SENTRY:
+        (void)dprintf(tracer->options.err_fd,
+                      "selinon: trace: reports to Sentry are not sent by this version\n");
+        return 0;
+    case SEL_TRACE_LOGGING:
+    case SEL_TRACE_JSON:
+        return 0;
+    }
+    return 0;
+}
+
+int sel_tracer_new(const struct sel_tracer_options *options, struct sel_tracer **ret,
+                   struct sel_error *err)
+{
+    struct sel_tracer *tracer = SEL_NEW(struct sel_tracer);
+    if (!tracer)
+        return sel_error_set(err, SEL_ENOMEM, (struct sel_pos){0}, "out of memory");
+    tracer->options = *options;
+    pthread_mutex_init(&tracer->lock, NULL);
+    pthread_cond_init(&tracer->filled, NULL);
+    if (gethostname(tracer->host, sizeof(tracer->host) - 1) < 0)
+        memcpy(tracer->host, "localhost", sizeof("localhost"));
+    uint32_t count = options->system->trace_count;
+    tracer->sinks = sel_mem_zalloc(sizeof(*tracer->sinks) * ((size_t)count + 1));
+    int r =
+        tracer->sinks ? 0 : sel_error_set(err, SEL_ENOMEM, (struct sel_pos){0}, "out of memory");
+    for (uint32_t i = 0; i < count && r == 0; i++) {
+        tracer->sinks[i].def = &options->system->traces[i];
+        r = open_sink(tracer, &tracer->sinks[i], err);
+    }
+    if (r == 0 && tracer->has_storage) {
+        r = -pthread_create(&tracer->thread, NULL, storage_main, tracer);
+        tracer->has_thread = r == 0;
+        if (r < 0)
+            (void)sel_error_set(err, r, (struct sel_pos){0},
+                                "trace: a thread cannot be started: %s", sel_error_text(r));
+    }
+    if (r < 0) {
+        sel_tracer_free(tracer);
+        return r;
+    }
+    tracer->sink_count = count;
+    *ret = tracer;
+    return 0;
+}
+
+struct sel_tracer *sel_tracer_free(struct sel_tracer *tracer)
+{
+    if (!tracer)
+        return NULL;
+    if (tracer->has_thread) {
+        pthread_mutex_lock(&tracer->lock);
+        tracer->closing = true;
+        pthread_cond_signal(&tracer->filled);
+        pthread_mutex_unlock(&tracer->lock);
+        pthread_join(tracer->thread, NULL);
+    }
+    sel_mem_free(tracer->sinks);
+    pthread_mutex_destroy(&tracer->lock);
+    pthread_cond_destroy(&tracer->filled);
+    return sel_mem_free(tracer);
+}
