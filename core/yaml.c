@@ -1,5 +1,6 @@
 #include "core/yaml.h"
 
+#include <stdio.h>
 #include <yaml.h>
 
 #include "core/arena.h"
@@ -75,15 +76,27 @@ static int out_of_memory(const struct composer *c)
     return SEL_ENOMEM;
 }
 
-/* As much of a user's text as a message can bear, cut between characters. */
-static struct sel_str shown(struct sel_str text)
+/* As much of a user's text as a message can bear, cut between characters; control characters, which
+ * would break its line, are spelled out. */
+static const char *shown(const struct composer *c, struct sel_str text)
 {
-    if (text.n <= SHOWN_MAX)
-        return text;
-    text.n = SHOWN_MAX;
-    while (text.n > 0 && ((unsigned char)text.p[text.n] & 0xc0) == 0x80)
-        text.n--;
-    return text;
+    size_t n = text.n < SHOWN_MAX ? text.n : SHOWN_MAX, out_n = 0;
+    while (n < text.n && n > 0 && ((unsigned char)text.p[n] & 0xc0) == 0x80)
+        n--;
+    char *out = sel_arena_alloc_raw(c->arena, n * 4 + 1, 1);
+    if (!out)
+        return "";
+    for (size_t i = 0; i < n; i++) {
+        unsigned char byte = (unsigned char)text.p[i];
+        if (byte >= 0x20 && byte != 0x7f)
+            out[out_n++] = (char)byte;
+        else if (byte == '\n')
+            out_n += (size_t)snprintf(out + out_n, 3, "\\n");
+        else
+            out_n += (size_t)snprintf(out + out_n, 5, "\\x%02x", byte);
+    }
+    out[out_n] = 0;
+    return out;
 }
 
 /* The place of a byte. libyaml gives no mark for bytes that are no characters at all. */
@@ -161,8 +174,8 @@ static int put(struct composer *c, struct sel_ypair pair, bool is_own)
         return 0;
     if (is_own && old->is_own)
         sel_diag_warning(c->diag, pair.key->pos,
-                         "key '%.*s' is here twice, first in line %u; the later one counts",
-                         SEL_STR_ARG(shown(pair.key->text)), old->pair.key->pos.line);
+                         "key '%s' is here twice, first in line %u; the later one counts",
+                         shown(c, pair.key->text), old->pair.key->pos.line);
     if (old->pair.key->kind != pair.key->kind)
         pair.key = old->pair.key; /* 1, then 1.0: the key stays what it was first */
     *old = (struct sel_yaml_pair){pair, is_own};
@@ -381,7 +394,7 @@ static int add_anchor(struct composer *c, const yaml_char_t *name, struct anchor
         return out_of_memory(c);
     if (r == 0) {
         NOTE_ERROR(c, SEL_EEXISTS, pos, "anchor '%s' is defined already in line %u; rename one",
-                   copy, c->anchors[old].node->pos.line);
+                   shown(c, sel_str_c(copy)), c->anchors[old].node->pos.line);
         return 0;
     }
     c->anchors[c->anchor_count] = anchor;
@@ -391,17 +404,18 @@ static int add_anchor(struct composer *c, const yaml_char_t *name, struct anchor
 
 static int on_alias(struct composer *c, const yaml_event_t *event)
 {
-    const char *name = (const char *)event->data.alias.anchor;
+    struct sel_str name = sel_str_c((const char *)event->data.alias.anchor);
     struct sel_pos pos = pos_of(c, &event->start_mark);
     uint32_t i;
-    if (!sel_map_get(&c->anchor_names, sel_str_c(name), &i)) {
-        sel_diag_error(c->diag, pos, "alias '%s' has no anchor before it; write `&%s` there", name,
-                       name);
+    if (!sel_map_get(&c->anchor_names, name, &i)) {
+        const char *text = shown(c, name);
+        sel_diag_error(c->diag, pos, "alias '%s' has no anchor before it; write `&%s` there", text,
+                       text);
         return SEL_ESYNTAX;
     }
     const struct anchor *anchor = &c->anchors[i];
     if (anchor->is_open) {
-        sel_diag_error(c->diag, pos, "alias '%s' stands inside what it refers to", name);
+        sel_diag_error(c->diag, pos, "alias '%s' stands inside what it refers to", shown(c, name));
         return SEL_ESYNTAX;
     }
     int r = count_nodes(c, pos, anchor->node_count);
@@ -427,11 +441,12 @@ static struct sel_ynode *new_node(struct composer *c, const yaml_event_t *event,
 
 /* ---- scalars ---- */
 
-static const char *tag_name(const yaml_char_t *tag)
+static const char *tag_shown(const struct composer *c, const yaml_char_t *tag)
 {
     static const char prefix[] = "tag:yaml.org,2002:";
     const char *name = (const char *)tag;
-    return strncmp(name, prefix, sizeof(prefix) - 1) == 0 ? name + sizeof(prefix) - 1 : name;
+    size_t skip = strncmp(name, prefix, sizeof(prefix) - 1) == 0 ? sizeof(prefix) - 1 : 0;
+    return shown(c, sel_str_c(name + skip));
 }
 
 /* Gives a scalar its kind and value. 0, or the reason against it. */
@@ -473,24 +488,22 @@ static int set_scalar(struct composer *c, struct sel_ynode *node, enum sel_yaml_
 static int refuse_scalar(struct composer *c, struct sel_ynode *node, enum sel_yaml_tag tag,
                          const yaml_char_t *tag_text, int code)
 {
-    struct sel_str text = shown(node->text);
     if (code == SEL_ENOMEM)
         return out_of_memory(c);
+    const char *text = shown(c, node->text);
     if (code == SEL_ERANGE)
         NOTE_ERROR(c, code, node->pos,
-                   "integer %.*s is beyond 64 bits; if it is a text, write it in quotes",
-                   SEL_STR_ARG(text));
+                   "integer %s is beyond 64 bits; if it is a text, write it in quotes", text);
     else if (tag == SEL_YAML_MERGE || tag == SEL_YAML_VALUE)
         NOTE_ERROR(c, code, node->pos, "%s; if it is a text, write it in quotes",
                    tag == SEL_YAML_MERGE ? "`<<` can only be a key" : "`=` cannot stand alone");
     else if (tag == SEL_YAML_FOREIGN)
-        NOTE_ERROR(c, code, node->pos, "tag '%s' is unknown; remove it", tag_name(tag_text));
+        NOTE_ERROR(c, code, node->pos, "tag '%s' is unknown; remove it", tag_shown(c, tag_text));
     else if (tag_text)
-        NOTE_ERROR(c, code, node->pos, "'%.*s' is not a valid !!%s", SEL_STR_ARG(text),
-                   tag_name(tag_text));
+        NOTE_ERROR(c, code, node->pos, "'%s' is not a valid !!%s", text, tag_shown(c, tag_text));
     else
-        NOTE_ERROR(c, code, node->pos, "'%.*s' is no number; if it is a text, write it in quotes",
-                   SEL_STR_ARG(text));
+        NOTE_ERROR(c, code, node->pos, "'%s' is no number; if it is a text, write it in quotes",
+                   text);
     node->kind = SEL_NULL;
     return 0;
 }
@@ -555,9 +568,10 @@ static int on_start(struct composer *c, const yaml_event_t *event, enum sel_kind
         const char *what = kind == SEL_MAP ? "mapping" : "list";
         if (tag == SEL_YAML_FOREIGN)
             NOTE_ERROR(c, SEL_ETYPE, node->pos, "tag '%s' is unknown; remove it",
-                       tag_name(tag_text));
+                       tag_shown(c, tag_text));
         else
-            NOTE_ERROR(c, SEL_ETYPE, node->pos, "a %s cannot be !!%s", what, tag_name(tag_text));
+            NOTE_ERROR(c, SEL_ETYPE, node->pos, "a %s cannot be !!%s", what,
+                       tag_shown(c, tag_text));
         tag = SEL_YAML_NONE;
     }
     struct frame f = {.node = node, .tag = tag, .base = c->child_count, .before = c->node_count};
@@ -667,8 +681,8 @@ int sel_yaml_parse(struct sel_arena *arena, const char *file, struct sel_str tex
     c->arena = arena;
     c->diag = diag;
     c->file = file;
-    c->source = text;
-    yaml_parser_set_input_string(&c->parser, (const unsigned char *)text.p, text.n);
+    c->source = text.n ? text : SEL_STR(""); /* libyaml wants a pointer even to nothing */
+    yaml_parser_set_input_string(&c->parser, (const unsigned char *)c->source.p, c->source.n);
     int r = compose(c);
     if (r == 0)
         r = c->result;

@@ -235,6 +235,10 @@ static void test_whole_documents(void **state)
         assert_tree(cases[i].text, cases[i].json);
 
     struct parsed p;
+    parse(&p, (struct sel_str){NULL, 0});
+    assert_int_equal(p.r, 0);
+    assert_int_equal(p.root->kind, SEL_NULL);
+    parsed_done(&p);
     parse(&p, SEL_STR("a: \"x\\0y\""));
     assert_int_equal(p.r, 0);
     assert_int_equal(sel_yaml_get(p.root, "a")->text.n, 3);
@@ -396,6 +400,26 @@ static void test_all_faults_of_values_are_reported_in_one_run(void **state)
     parsed_done(&p);
 }
 
+static void test_control_characters_do_not_reach_messages(void **state)
+{
+    (void)state;
+    const struct {
+        const char *text, *part;
+    } cases[] = {
+        {"{\"a\\nb\": 1, \"a\\nb\": 2}", "'a\\nb'"},
+        {"!!int \"\\e[31m\"", "'\\x1b[31m'"},
+        {"!%1b%0ax y", "'!\\x1b\\nx'"},
+    };
+    for (size_t i = 0; i < SEL_COUNT(cases); i++) {
+        struct parsed p;
+        parse(&p, sel_str_c(cases[i].text));
+        assert_non_null(p.diag.first);
+        if (!strstr(p.diag.first->text, cases[i].part))
+            fail_msg("%s: %s", cases[i].text, p.diag.first->text);
+        parsed_done(&p);
+    }
+}
+
 static void test_long_texts_are_cut_in_messages(void **state)
 {
     (void)state;
@@ -527,6 +551,7 @@ int main(void)
         cmocka_unit_test(test_large_mappings_keep_order_and_find_duplicates),
         cmocka_unit_test(test_refusals_say_where_and_why),
         cmocka_unit_test(test_all_faults_of_values_are_reported_in_one_run),
+        cmocka_unit_test(test_control_characters_do_not_reach_messages),
         cmocka_unit_test(test_long_texts_are_cut_in_messages),
         cmocka_unit_test(test_alias_bombs_are_refused),
         cmocka_unit_test(test_nesting_is_bounded),
