@@ -39,9 +39,20 @@ uint32_t sel_bench_runs(const struct sel_bench_run *run);
 
 /* The median of `count` numbers (1 to SEL_BENCH_RUNS_MAX); sorts them. */
 double sel_bench_median(double *values, uint32_t count);
-/* Measures as often as the run asks for: fn gives one number, or a negative code. */
-int sel_bench_repeat(struct sel_bench_run *run, int (*fn)(void *arg, double *ret), void *arg,
-                     double *ret_median) SEL_WARN_UNUSED;
+/* One thing to measure: fn gives one number, or a negative code. */
+struct sel_bench_probe {
+    int (*fn)(void *arg, double *ret);
+    void *arg;
+    double values[SEL_BENCH_RUNS_MAX]; /* one a run */
+    double median;
+};
+/* Measures each as often as the run asks for, in turns: what else the machine does meanwhile hits
+ * them alike. */
+int sel_bench_measure(struct sel_bench_run *run, struct sel_bench_probe *probes,
+                      uint32_t count) SEL_WARN_UNUSED;
+/* The median of a's value by b's, run for run; after sel_bench_measure of both together. */
+double sel_bench_ratio(const struct sel_bench_run *run, const struct sel_bench_probe *a,
+                       const struct sel_bench_probe *b);
 int64_t sel_bench_now_ns(void); /* CLOCK_MONOTONIC */
 
 /* ---- the benchmarks ---- */

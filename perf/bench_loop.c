@@ -120,21 +120,21 @@ int sel_bench_switch(struct sel_bench_run *run)
     struct sel_co_pool *pool = sel_co_pool_new(SEL_CO_STACKS_MAX);
     if (!pool)
         return SEL_ENOMEM;
-    double ours = NAN, theirs = NAN, spawn = NAN;
-    int r = sel_bench_repeat(run, measure_switch, pool, &ours);
-    if (r == 0)
-        r = sel_bench_repeat(run, measure_fcontext, NULL, &theirs);
-    if (r == 0)
-        r = sel_bench_repeat(run, measure_spawn, pool, &spawn);
+    struct sel_bench_probe probes[] = {{.fn = measure_switch, .arg = pool},
+                                       {.fn = measure_fcontext},
+                                       {.fn = measure_spawn, .arg = pool}};
+    int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
     (void)sel_co_pool_free(pool);
     if (r < 0)
         return r;
+    double theirs = probes[1].median;
     const char *why = isnan(theirs) ? "built without libboost-context-dev" : NULL;
     const struct sel_bench_metric metrics[] = {
-        {"switch_ratio", ours / theirs, "", SEL_BENCH_AT_MOST, 1.5, why},
-        {"switch_ns", ours, "ns", SEL_BENCH_NO_TARGET, 0, NULL},
+        {"switch_ratio", sel_bench_ratio(run, &probes[0], &probes[1]), "", SEL_BENCH_AT_MOST, 1.5,
+         why},
+        {"switch_ns", probes[0].median, "ns", SEL_BENCH_NO_TARGET, 0, NULL},
         {"fcontext_switch_ns", theirs, "ns", SEL_BENCH_NO_TARGET, 0, why},
-        {"spawn_ns", spawn, "ns", SEL_BENCH_AT_MOST, 100, "new, run to the end, free"},
+        {"spawn_ns", probes[2].median, "ns", SEL_BENCH_AT_MOST, 100, "new, run to the end, free"},
     };
     for (size_t i = 0; i < SEL_COUNT(metrics); i++)
         sel_bench_report(run, &metrics[i]);
@@ -177,12 +177,13 @@ static int measure_sleep(void *arg, double *ret)
 
 int sel_bench_sleep(struct sel_bench_run *run)
 {
-    double ms;
-    int r = sel_bench_repeat(run, measure_sleep, NULL, &ms);
+    struct sel_bench_probe probe = {.fn = measure_sleep};
+    int r = sel_bench_measure(run, &probe, 1);
     if (r < 0)
         return r;
-    sel_bench_report(run, &(struct sel_bench_metric){"sleep_10000_ms", ms, "ms", SEL_BENCH_AT_MOST,
-                                                     200, "with the start of the loop"});
+    sel_bench_report(run, &(struct sel_bench_metric){"sleep_10000_ms", probe.median, "ms",
+                                                     SEL_BENCH_AT_MOST, 200,
+                                                     "with the start of the loop"});
     return 0;
 }
 
@@ -317,23 +318,23 @@ static int read_unbatched(void *arg, double *ret)
 
 static int measure_files(struct sel_bench_run *run, struct files *files)
 {
-    double warm, plain = NAN, batched = NAN, unbatched = NAN;
+    double warm;
+    struct sel_bench_probe probes[] = {{.fn = read_batched, .arg = files},
+                                       {.fn = read_plainly, .arg = files},
+                                       {.fn = read_unbatched, .arg = files}};
     int r = read_plainly(files, &warm);
     if (r == 0)
-        r = sel_bench_repeat(run, read_plainly, files, &plain);
-    if (r == 0)
-        r = sel_bench_repeat(run, read_batched, files, &batched);
-    if (r == 0)
-        r = sel_bench_repeat(run, read_unbatched, files, &unbatched);
+        r = sel_bench_measure(run, probes, SEL_COUNT(probes));
     if (r < 0)
         return r;
     const struct sel_bench_metric metrics[] = {
-        {"io_files_per_s_ratio", batched / plain, "", SEL_BENCH_AT_LEAST, 0.5,
+        {"io_files_per_s_ratio", sel_bench_ratio(run, &probes[0], &probes[1]), "",
+         SEL_BENCH_AT_LEAST, 0.5,
          "a coroutine a file, with the start of the loop, to a plain loop"},
-        {"io_uring_files_per_s", batched, "/s", SEL_BENCH_NO_TARGET, 0, NULL},
-        {"plain_files_per_s", plain, "/s", SEL_BENCH_NO_TARGET, 0, NULL},
-        {"io_uring_unbatched_files_per_s", unbatched, "/s", SEL_BENCH_NO_TARGET, 0,
-         "one coroutine, file after file: what batching gains is the difference"},
+        {"io_uring_files_per_s", probes[0].median, "/s", SEL_BENCH_NO_TARGET, 0, NULL},
+        {"plain_files_per_s", probes[1].median, "/s", SEL_BENCH_NO_TARGET, 0, NULL},
+        {"io_uring_unbatched_files_per_s", probes[2].median, "/s", SEL_BENCH_NO_TARGET, 0,
+         "one coroutine, file after file: the difference is what batching gains"},
     };
     for (size_t i = 0; i < SEL_COUNT(metrics); i++)
         sel_bench_report(run, &metrics[i]);

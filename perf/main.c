@@ -12,6 +12,7 @@
 #define METRICS_MAX 64u
 
 static const struct sel_bench benches[] = {
+    /* name, metrics, function */
     {"switch", "switch_ratio switch_ns fcontext_switch_ns spawn_ns", sel_bench_switch},
     {"sleep", "sleep_10000_ms", sel_bench_sleep},
     {"files",
@@ -55,17 +56,30 @@ double sel_bench_median(double *values, uint32_t count)
     return count % 2 ? upper : (values[count / 2 - 1] + upper) / 2;
 }
 
-int sel_bench_repeat(struct sel_bench_run *run, int (*fn)(void *arg, double *ret), void *arg,
-                     double *ret_median)
+int sel_bench_measure(struct sel_bench_run *run, struct sel_bench_probe *probes, uint32_t count)
 {
-    double values[SEL_BENCH_RUNS_MAX];
     for (uint32_t i = 0; i < run->runs; i++) {
-        int r = fn(arg, &values[i]);
-        if (r < 0)
-            return r;
+        for (uint32_t k = 0; k < count; k++) {
+            int r = probes[k].fn(probes[k].arg, &probes[k].values[i]);
+            if (r < 0)
+                return r;
+        }
     }
-    *ret_median = sel_bench_median(values, run->runs);
+    for (uint32_t k = 0; k < count; k++) {
+        double sorted[SEL_BENCH_RUNS_MAX];
+        memcpy(sorted, probes[k].values, sizeof(sorted));
+        probes[k].median = sel_bench_median(sorted, run->runs);
+    }
     return 0;
+}
+
+double sel_bench_ratio(const struct sel_bench_run *run, const struct sel_bench_probe *a,
+                       const struct sel_bench_probe *b)
+{
+    double ratios[SEL_BENCH_RUNS_MAX];
+    for (uint32_t i = 0; i < run->runs; i++)
+        ratios[i] = a->values[i] / b->values[i];
+    return sel_bench_median(ratios, run->runs);
 }
 
 static const char *verdict(const struct sel_bench_metric *metric)

@@ -52,6 +52,7 @@ struct sel_loop {
     struct sel_timers timers;
     struct sel_strands ready; /* go on in the next turn */
     struct sel_strands fresh; /* have not started, and have no stack yet */
+    uint32_t held_back_turns; /* in which none of `fresh` was started */
     int64_t now_us;
     bool (*idle)(void *arg);
     void *idle_arg;

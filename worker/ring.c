@@ -300,7 +300,12 @@ void sel_ring_cancel(struct sel_ring *ring, const struct sel_ring_op *op)
 
 /* ---- entering ---- */
 
-static bool has_deferred(const struct sel_ring *ring)
+uint32_t sel_ring_prepared(const struct sel_ring *ring)
+{
+    return io_uring_sq_ready(&ring->uring);
+}
+
+bool sel_ring_has_more(const struct sel_ring *ring)
 {
     return __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED) &
            (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
@@ -324,7 +329,7 @@ static void enter_and_wait(struct sel_ring *ring, int64_t timeout_us)
 void sel_ring_enter(struct sel_ring *ring, bool wait, int64_t timeout_us)
 {
     SEL_ASSERT(timeout_us >= 0);
-    if (!wait && io_uring_sq_ready(&ring->uring) == 0 && !has_deferred(ring))
+    if (!wait && io_uring_sq_ready(&ring->uring) == 0 && !sel_ring_has_more(ring))
         return;
     ring->stats.submits++;
     if (wait)

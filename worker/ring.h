@@ -78,6 +78,11 @@ void sel_ring_cancel(struct sel_ring *ring, const struct sel_ring_op *op);
  * (INT64_MAX: none) is over; else only collects what has completed, with no system call if there is
  * nothing to do. It may do less (a signal, a full completion queue): reap and call it again. */
 void sel_ring_enter(struct sel_ring *ring, bool wait, int64_t timeout_us);
+/* Operations that wait for sel_ring_enter. */
+uint32_t sel_ring_prepared(const struct sel_ring *ring);
+/* The kernel holds back completions (it works off some 20 an enter): entering again would bring
+ * them at once. */
+bool sel_ring_has_more(const struct sel_ring *ring);
 /* Calls op->done of what has completed; how many. */
 uint32_t sel_ring_reap(struct sel_ring *ring);
 
