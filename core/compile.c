@@ -234,7 +234,7 @@ static int run(struct sel_compiler *c)
     /* What nobody uses is not known before all flows are understood. */
     if (is_complete && !c->names_unknown && !c->options->no_check) {
         sel_compile_check_system(c);
-        sel_compile_graph_system(c);
+        sel_compile_reach_system(c);
     }
     if (c->no_memory)
         return SEL_ENOMEM;

@@ -229,7 +229,7 @@ static bool check_message(struct walk *w, const struct sel_ynode *leaf, const st
                                  "'%s' asks for the result of the flow '%s', but only tasks have "
                                  "results",
                                  name, sel_compile_node_name(c, source->node));
-    else if (sel_system_task(c->system, source->node)->storage == SEL_NONE)
+    else if (!sel_yaml_get(c->task_trees[source->node], "storage"))
         sel_compile_inconsistent(c, leaf->pos,
                                  "'%s' asks for the result of '%s', which is not kept; give the "
                                  "task a `storage`",

@@ -357,7 +357,8 @@ void sel_compile_flow_def(struct sel_compiler *c, const struct sel_ynode *tree,
     finish_nodes(c, def);
     if (c->no_memory)
         return;
+    uint32_t error_count = c->diag->error_count;
     sel_compile_check_flow(c, &flow);
-    if (!c->options->no_check)
-        sel_compile_graph_flow(c, &flow);
+    if (!c->options->no_check && c->diag->error_count == error_count)
+        sel_compile_reach_flow(c, &flow);
 }

@@ -8,7 +8,8 @@
  *   compile_edge.c       `edges`              compile_failure.c    `failures`
  *   compile_condition.c  conditions           compile_propagate.c  the propagate_* options
  *   compile_check.c      consistency of a flow and of the system
- *   compile_graph.c      warnings that need the graph: unreachable, endless, selective
+ *   compile_graph.c      graphs: cycles, shortest ways
+ *   compile_reach.c      warnings: what never starts, what never ends, selective runs
  *
  * All go on after a fault, so that one run reports everything. A running out of memory sets
  * `no_memory`, which sticks; allocators then return NULL and callers return early, the result no
@@ -55,6 +56,8 @@ struct sel_compile_flow_info {
     const struct sel_ynode *listed; /* its entry in `flows` */
     bool is_defined;
     bool is_broken;
+    uint32_t *started; /* flows (indexes) that every run of this one starts */
+    uint32_t started_count;
 };
 
 struct sel_compiler {
@@ -64,7 +67,8 @@ struct sel_compiler {
     struct sel_arena scratch; /* trees, and whatever is not kept */
     struct sel_diag *diag;
     bool no_memory;
-    bool names_unknown;    /* sections with names are unusable: unknown names say nothing new */
+    bool storages_unknown; /* some storages are unusable: unknown ones say nothing new */
+    bool names_unknown;    /* the same for tasks and flows */
     uint32_t suggest_left; /* candidates that may still be compared, over the whole run */
     const char *file_theirs, *file_ours; /* the last name of a file copied to the arena */
 
@@ -233,8 +237,29 @@ int sel_compile_constant(const struct sel_cond *cond);
 void sel_compile_check_flow(struct sel_compiler *c, const struct sel_compile_flow *flow);
 /* Tasks, storages and classes. */
 void sel_compile_check_system(struct sel_compiler *c);
-/* Warnings about the graph of the flow at hand; of all flows. */
-void sel_compile_graph_flow(struct sel_compiler *c, const struct sel_compile_flow *flow);
-void sel_compile_graph_system(struct sel_compiler *c);
+/* Warnings about what the flow at hand can start; about all flows together. */
+void sel_compile_reach_flow(struct sel_compiler *c, const struct sel_compile_flow *flow);
+void sel_compile_reach_system(struct sel_compiler *c);
+
+/* --- compile_graph.c --- */
+
+/* Arcs in the order of their tails: those of vertex n are head[first[n]] .. head[first[n + 1]]. */
+struct sel_compile_graph {
+    uint32_t vertex_count;
+    uint32_t *first; /* vertex_count + 1 */
+    uint32_t *head;
+};
+
+/* The strongly connected component of each vertex, in scratch; NULL: no memory. */
+const uint32_t *sel_compile_graph_components(struct sel_compiler *c,
+                                             const struct sel_compile_graph *g);
+/* Sets the first vertex of each component that has a cycle; in scratch, NULL: no memory. */
+const uint32_t *sel_compile_graph_cycles(struct sel_compiler *c, const struct sel_compile_graph *g,
+                                         const uint32_t *component, uint32_t *ret_count);
+/* A shortest way from `vertex` back to itself within its component: *ret_count vertices, the first
+ * one is `vertex`; in scratch, NULL: no memory. */
+const uint32_t *sel_compile_graph_way(struct sel_compiler *c, const struct sel_compile_graph *g,
+                                      const uint32_t *component, uint32_t vertex,
+                                      uint32_t *ret_count);
 
 #endif

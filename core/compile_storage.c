@@ -11,6 +11,7 @@ static bool storage_name(struct sel_compiler *c, const struct sel_ynode *tree,
     if (sel_compile_is_falsy(name)) {
         sel_diag_error(c->diag, name ? name->pos : tree->pos, "a storage needs a `name`; got %s",
                        sel_compile_got(c, name));
+        c->storages_unknown = true;
         return false;
     }
     def->name = sel_compile_any_text(c, name, "`name` of a storage");
@@ -96,7 +97,7 @@ void sel_compile_storages(struct sel_compiler *c, const struct sel_ynode *root)
     if (list->kind != SEL_LIST) {
         sel_diag_error(c->diag, list->pos, "`storages` must be a list of storages; got %s",
                        sel_compile_got(c, list));
-        c->names_unknown = true;
+        c->storages_unknown = true;
         return;
     }
     for (uint32_t i = 0; i < count && !c->no_memory; i++)

@@ -378,7 +378,7 @@ uint32_t sel_compile_storage_index(struct sel_compiler *c, const struct sel_ynod
                        sel_compile_got(c, name));
         return SEL_NONE;
     }
-    if (c->names_unknown)
+    if (c->storages_unknown)
         return SEL_NONE;
     struct sel_suggest suggest;
     sel_suggest_init(&suggest, name->text);
