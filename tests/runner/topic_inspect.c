@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,15 +23,17 @@ struct topic {
 struct run_result {
     struct sel_buf out;
     int status; /* exit status, or -1 if it was ended otherwise */
+    int err;    /* a file in memory with what it said besides; shown if the run is not as it must */
 };
 
 /* ---- running the program ---- */
 
 /* In the child, until it becomes the program: nothing here may fail silently. */
 static _Noreturn void child(const struct topic *topic, const struct sel_runner_config *config,
-                            char *const argv[], int out)
+                            char *const argv[], int out, int err)
 {
-    bool is_ready = chdir(config->dir) == 0 && dup2(out, STDOUT_FILENO) >= 0 && clearenv() == 0;
+    bool is_ready = chdir(config->dir) == 0 && dup2(out, STDOUT_FILENO) >= 0 &&
+                    dup2(err, STDERR_FILENO) >= 0 && clearenv() == 0;
     for (uint32_t i = 0; i < config->env.count && is_ready; i++)
         is_ready = setenv(config->env.names[2 * i], config->env.names[2 * i + 1], 1) == 0;
     if (is_ready)
@@ -57,12 +60,13 @@ static int run_program(const struct topic *topic, const struct sel_runner_config
                        char *const argv[], struct run_result *ret)
 {
     int pipe_fds[2];
-    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+    ret->err = memfd_create("err", MFD_CLOEXEC);
+    if (ret->err < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0)
         return -errno;
     fflush(NULL); /* what waits in our buffers must not be written twice */
     pid_t pid = fork();
     if (pid == 0)
-        child(topic, config, argv, pipe_fds[1]);
+        child(topic, config, argv, pipe_fds[1], ret->err);
     int r = pid < 0 ? -errno : 0;
     (void)close(pipe_fds[1]);
     if (r == 0)
@@ -73,6 +77,15 @@ static int run_program(const struct topic *topic, const struct sel_runner_config
         r = -errno;
     ret->status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     return r;
+}
+
+/* What the program said to standard error, on ours. */
+static void show_err(int err)
+{
+    char text[4096];
+    ssize_t n;
+    for (off_t at = 0; (n = pread(err, text, sizeof(text), at)) > 0; at += n)
+        (void)fwrite(text, 1, (size_t)n, stderr);
 }
 
 /* ---- comparing what it printed ---- */
@@ -114,7 +127,7 @@ static bool check_run(const struct topic *topic, struct sel_runner_config *confi
     int64_t want_status = -1;
     (void)sel_value_i64(sel_value_get_c(run, "exit_status"), &want_status);
     char *argv[ARGS_MAX + 1];
-    struct run_result result = {0};
+    struct run_result result = {.err = -1};
     int r = build_args(&config->arena, options, argv) ? run_program(topic, config, argv, &result)
                                                       : SEL_ELIMIT;
     struct sel_str got = sel_buf_str(&result.out);
@@ -129,6 +142,10 @@ static bool check_run(const struct topic *topic, struct sel_runner_config *confi
                         quoted(&config->arena, got), quoted(&config->arena, want));
     else
         is_good = true;
+    if (!is_good)
+        show_err(result.err);
+    if (result.err >= 0)
+        (void)close(result.err);
     sel_buf_done(&result.out);
     return is_good;
 }
