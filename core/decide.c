@@ -735,7 +735,7 @@ static int trace_fallbacks(struct sel_decider *d, const struct sel_state *state,
 static int take_choice(struct sel_decider *d, struct sel_state *state, uint32_t number)
 {
     const struct sel_choice_def *choice = &d->flow->choices[number];
-    bool *holds;
+    bool *holds = NULL;
     int r = evaluate_fallbacks(d, state, choice, number, &holds);
     if (r == 0 && is_traced(d))
         r = trace_fallbacks(d, state, choice, holds);

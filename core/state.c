@@ -135,6 +135,7 @@ static void next_destination(struct sel_state *state)
         return;
     if (state->phase == SEL_PHASE_FALLBACK) {
         state->phase = SEL_PHASE_SETTLE;
+        c->combination++; /* what comes next is no longer the fallback */
         return;
     }
     c->to_position = 0;

@@ -78,7 +78,7 @@ static int read_steps(struct sel_mock *mock, const struct sel_value *v, const ch
     return r;
 }
 
-/* Each entry of `map` must be a name that `applies` to some task. */
+/* Names that the configuration does not have are left alone: a script may serve several. */
 static int read_map(struct sel_mock *mock, const struct sel_value *map, bool by_class,
                     struct sel_error *err)
 {
@@ -87,18 +87,16 @@ static int read_map(struct sel_mock *mock, const struct sel_value *map, bool by_
         struct sel_str key = sel_value_str(sel_value_key_at(map, i));
         const char *where = sel_arena_printf(&mock->arena, "%s '%.*s'", by_class ? "class" : "task",
                                              SEL_STR_ARG(key));
-        bool used = false;
         for (uint32_t t = 0; where && t < s->task_count; t++) {
             struct sel_str name = by_class ? s->tasks[t].import.name : s->tasks[t].name;
             if (!sel_str_eq(name, key) || (by_class && mock->scripts[t].count > 0))
                 continue;
-            used = true;
             int r = read_steps(mock, sel_value_val_at(map, i), where, &mock->scripts[t], err);
             if (r < 0)
                 return r;
         }
-        if (!where || (!used && !by_class))
-            return bad(err, where ? where : "tasks", "the configuration has no such task");
+        if (!where)
+            return bad(err, "tasks", "out of memory");
     }
     return 0;
 }

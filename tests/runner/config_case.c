@@ -42,7 +42,7 @@ static int compile(struct sel_runner_config *config, struct sel_error *err)
 {
     const struct sel_predicate_world world = {sel_runner_getenv, &config->env};
     struct sel_compile_options options = {.world = &world};
-    struct sel_source *flows;
+    struct sel_source *flows = NULL;
     int r = read_source(config, SEL_STR("nodes.yaml"), &options.nodes, err);
     if (r == 0)
         r = read_flows(config, &flows, &options.flow_count, err);
