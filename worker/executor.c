@@ -234,8 +234,10 @@ static bool on_turn(void *arg)
         return false;
     advance(x);
     hand_out(x);
-    bool more = !hub->canceled && sel_hub_turn(hub);
-    hand_out(x);
+    if (!hub->canceled)
+        sel_hub_turn(hub);
+    hand_out(x); /* which may have made a flow that starts ready */
+    bool more = !hub->canceled && sel_hub_can_go_on(hub);
     if (hub->shuffle_seed)
         more |= sel_hub_settle_held(hub) || (hub->held_count > 0 && hub->counters.in_flight == 0);
     more |= skip_time(x);
@@ -317,16 +319,17 @@ static int start_thread(struct sel_executor *x, struct sel_executor_thread *thre
 
 static void join_threads(struct sel_executor *x)
 {
+    for (uint32_t i = 1; i < x->thread_count; i++) {
+        if (x->threads[i].result > 0) /* once more, in case the run never came to its end */
+            sel_loop_stop(x->threads[i].jobs.loop);
+    }
     pthread_mutex_lock(&x->lock);
     x->closing = true;
     pthread_cond_broadcast(&x->cond);
     pthread_mutex_unlock(&x->lock);
     for (uint32_t i = 1; i < x->thread_count; i++) {
-        if (!x->threads[i].is_running)
-            continue;
-        if (x->threads[i].result > 0)
-            sel_loop_stop(x->threads[i].jobs.loop);
-        pthread_join(x->threads[i].thread, NULL);
+        if (x->threads[i].is_running)
+            pthread_join(x->threads[i].thread, NULL);
         x->threads[i].is_running = false;
     }
 }

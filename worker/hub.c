@@ -676,12 +676,17 @@ static void decide(struct sel_flow_run *run)
         handle(run, r, &err);
 }
 
-bool sel_hub_turn(struct sel_hub *hub)
+/* A flow in the middle of its starts waits until the queues are worked off. */
+bool sel_hub_can_go_on(const struct sel_hub *hub)
 {
-    for (int i = 0; i < DECISIONS_PER_TURN && hub->first_ready && hub->fatal == 0; i++) {
+    const struct sel_flow_run *run = hub->first_ready;
+    return run && hub->fatal == 0 && !(run->deciding && hub->queues.ready > QUEUED_MAX);
+}
+
+void sel_hub_turn(struct sel_hub *hub)
+{
+    for (int i = 0; i < DECISIONS_PER_TURN && sel_hub_can_go_on(hub); i++) {
         struct sel_flow_run *run = hub->first_ready;
-        if (run->deciding && hub->queues.ready > QUEUED_MAX)
-            return false; /* the queues have to be worked off first */
         hub->first_ready = run->next_ready;
         if (!hub->first_ready)
             hub->last_ready = NULL;
@@ -690,7 +695,6 @@ bool sel_hub_turn(struct sel_hub *hub)
             decide(run);
         sel_hub_flow_unref(run);
     }
-    return hub->first_ready != NULL;
 }
 
 /* ---- jobs ---- */

@@ -146,8 +146,10 @@ int64_t sel_hub_now_us(const struct sel_hub *hub);
 int sel_hub_submit(struct sel_hub *hub, const struct sel_flow_def *flow, struct sel_str args,
                    const struct sel_plan *plan) SEL_WARN_UNUSED;
 
-/* Lets ready flows decide, up to a bounded amount. true: some are still ready. */
-bool sel_hub_turn(struct sel_hub *hub);
+/* Lets ready flows decide, up to a bounded amount. */
+void sel_hub_turn(struct sel_hub *hub);
+/* Whether another turn would do something at once. */
+bool sel_hub_can_go_on(const struct sel_hub *hub);
 
 /* The next job of a served queue; flows that are due are started on the way. NULL: none. */
 struct sel_job *sel_hub_pop(struct sel_hub *hub);
