@@ -103,7 +103,7 @@ static bool is_identifier(struct sel_str s)
 /* Identifiers with dots between them; so an import can never leave the folders of the path. */
 static bool is_import(struct sel_str s)
 {
-    if (s.n > SEL_MODULE_NAME_MAX)
+    if (s.n == 0 || s.n > SEL_MODULE_NAME_MAX)
         return false;
     size_t begin = 0;
     for (size_t i = 0; i <= s.n; i++) {
