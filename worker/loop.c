@@ -99,7 +99,8 @@ void sel_loop_cancel(struct sel_loop *loop, struct sel_co *co)
     SEL_ASSERT(strand->loop == loop);
     if (strand->is_cancelled)
         return;
-    strand->is_cancelled = true;
+    /* Atomic: a task on the pool looks at it through sel_loop_is_cancelled. */
+    __atomic_store_n(&strand->is_cancelled, true, __ATOMIC_RELAXED);
     if (strand->wait)
         strand->wait->cancel(loop, strand->wait);
 }
@@ -108,7 +109,7 @@ bool sel_loop_is_cancelled(const struct sel_co *co)
 {
     /* sel_co_space wants to write nothing; the cast is for its signature alone. */
     const struct sel_strand *strand = sel_co_space((struct sel_co *)(uintptr_t)co);
-    return strand->is_cancelled;
+    return __atomic_load_n(&strand->is_cancelled, __ATOMIC_RELAXED);
 }
 
 void sel_loop_yield(void)

@@ -52,8 +52,8 @@ int sel_loop_spawn(struct sel_loop *loop, sel_co_fn fn, void *arg,
  * are safe: the call returns only after the kernel has let go of them. A pending call that was
  * done before the kernel heard of it returns its result (an opened descriptor is not lost). */
 void sel_loop_cancel(struct sel_loop *loop, struct sel_co *co);
-bool sel_loop_is_cancelled(const struct sel_co *co);
-SEL_CO void sel_loop_yield(void); /* lets others run once */
+bool sel_loop_is_cancelled(const struct sel_co *co); /* any thread, while `co` is alive */
+SEL_CO void sel_loop_yield(void);                    /* lets others run once */
 
 /* ---- messages from other threads ---- */
 struct sel_post {
