@@ -481,6 +481,7 @@ static int report(struct session *s, const struct sel_executor_report *done)
         .failures = &s->failures,
         .flow_name = s->flow_name,
         .virtual_time = s->values->virtual_time,
+        .scripted = s->mock != NULL,
         .getenv = s->values->mock ? sel_cli_case_getenv : s->cli->getenv,
         .getenv_ctx = s->values->mock ? (void *)&s->script : s->cli->getenv_ctx,
     };

@@ -36,11 +36,13 @@ static void format_unit(int64_t us, int64_t unit, const char *name, char *out)
 const char *sel_cli_format_time(int64_t us, char out[SEL_CLI_FORMAT_SIZE])
 {
     us = us < 0 ? 0 : us;
-    if (us < MS_US)
+    if (us == 0)
+        (void)snprintf(out, SEL_CLI_FORMAT_SIZE, "0 s");
+    else if (us < MS_US)
         (void)snprintf(out, SEL_CLI_FORMAT_SIZE, "%" PRId64 " us", us);
     else if (us < SECOND_US - MS_US / 2)
         format_unit(us, MS_US, "ms", out);
-    else if (us < MINUTE_US - SECOND_US / 2)
+    else if (us < MINUTE_US)
         format_unit(us, SECOND_US, "s", out);
     else if (us < HOUR_US)
         (void)snprintf(out, SEL_CLI_FORMAT_SIZE, "%" PRId64 " min %" PRId64 " s", us / MINUTE_US,

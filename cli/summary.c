@@ -220,8 +220,8 @@ static void print_storage(FILE *out, const struct sel_cli_summary *summary,
 }
 
 /* The storages into which the tasks that ran have stored. */
-static void print_storages(FILE *out, const struct sel_cli_summary *summary, const struct slow *ran,
-                           uint32_t count, const char *separator)
+static const char *print_storages(FILE *out, const struct sel_cli_summary *summary,
+                                  const struct slow *ran, uint32_t count, const char *separator)
 {
     const struct sel_system *system = summary->system;
     struct sel_arena arena = {0};
@@ -240,6 +240,7 @@ static void print_storages(FILE *out, const struct sel_cli_summary *summary, con
         before = ", ";
     }
     sel_arena_done(&arena);
+    return separator;
 }
 
 static void print_tasks(FILE *out, const struct sel_cli_summary *summary)
@@ -254,10 +255,13 @@ static void print_tasks(FILE *out, const struct sel_cli_summary *summary)
             ran[count++].task = i;
     }
     if (count > 0) {
-        const char *separator = print_slowest(out, system, ran, count, "  ");
+        const char *separator = "  ";
+        if (!summary->virtual_time && !summary->scripted)
+            separator = print_slowest(out, system, ran, count, separator);
         separator = print_retried(out, system, ran, count, separator);
-        print_storages(out, summary, ran, count, separator);
-        fputc('\n', out);
+        separator = print_storages(out, summary, ran, count, separator);
+        if (strcmp(separator, "  ") != 0) /* something was printed */
+            fputc('\n', out);
     }
     sel_arena_done(&arena);
 }

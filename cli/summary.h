@@ -38,6 +38,7 @@ struct sel_cli_summary {
     struct sel_cli_failures *failures;
     const char *flow_name;
     bool virtual_time;
+    bool scripted; /* the times of tasks say nothing */
     /* for paths of storages with {VARIABLES} */
     const char *(*getenv)(void *ctx, const char *name);
     void *getenv_ctx;
