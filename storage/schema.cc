@@ -5,10 +5,8 @@
  * does not know are put aside, and a schema that leads back to itself without going deeper into
  * the value is refused; valijson would never return from it.
  *
- * Stack: valijson recurses, and the caller may be a coroutine with 256 KiB. How deep it can get
- * follows from the longest chain of schemas about one value and the depth of the value; std::regex
- * recurses with the length of a text. What may need more than a little runs on a thread of its own
- * with a stack of that size. */
+ * Stack (schema_stack.hh): how deep valijson gets follows from the longest chain of schemas about
+ * one value and the depth of the value. */
 extern "C" {
 #include "storage/schema.h"
 
@@ -22,28 +20,23 @@ extern "C" {
 #include <unordered_map>
 
 #include "storage/schema_rule.hh"
+#include "storage/schema_stack.hh"
 
 using namespace sel_schema_internal;
 
 namespace
 {
 
-constexpr size_t SCHEMAS_MAX = 100000;    /* schemas in one document */
-constexpr size_t INLINE_STACK = 48 << 10; /* what may be used of the caller's stack */
+constexpr size_t SCHEMAS_MAX = 20000; /* schemas in one document */
 constexpr size_t STACK_MIN = 256 << 10;
-constexpr size_t STACK_MAX = size_t(1) << 30; /* address space; pages are taken when touched */
-/* Measured with gcc 12: 3.1 KiB a schema on the way down (-O2), 4 KiB without optimisation, 11 KiB
- * under ASan; regex 340 bytes a character (-O2), 900 without, 2.6 KiB under ASan. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr size_t FRAME = 24 << 10;
-constexpr size_t REGEX_FRAME = 4 << 10;
-#elif defined(__OPTIMIZE__)
-constexpr size_t FRAME = 5 << 10;
-constexpr size_t REGEX_FRAME = 640;
+/* Measured a schema on the way down, worst of gcc 12 and clang 14: 0.9 KiB with -O2, 2.3 KiB
+ * without, 9 KiB under ASan. Parsing a schema needs up to 4 times as much. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+constexpr size_t FRAME = 12 << 10;
 #else
-constexpr size_t FRAME = 8 << 10;
-constexpr size_t REGEX_FRAME = 2 << 10;
+constexpr size_t FRAME = 3 << 9;
 #endif
+constexpr size_t KEY_FRAME = 4 << 10; /* std::regex, a character of a key for patternProperties */
 
 enum class Draft { d4, d6, d7 };
 
@@ -66,38 +59,6 @@ class Refusal : public std::runtime_error
 std::string str(struct sel_str s)
 {
     return s.n ? std::string(s.p, s.n) : std::string();
-}
-
-/* ---- running with enough stack ---- */
-
-struct Job {
-    void (*fn)(void *arg);
-    void *arg;
-};
-
-extern "C" void *run_job(void *arg)
-{
-    const Job *job = static_cast<const Job *>(arg);
-    job->fn(job->arg);
-    return nullptr;
-}
-
-/* fn must not throw. */
-int run_on_stack(size_t size, void (*fn)(void *arg), void *arg)
-{
-    Job job = {fn, arg};
-    pthread_attr_t attr;
-    pthread_t thread;
-    if (pthread_attr_init(&attr) != 0)
-        return SEL_ENOMEM;
-    int r = pthread_attr_setstacksize(&attr, (size + 0xffff) & ~size_t(0xffff));
-    if (r == 0)
-        r = pthread_create(&thread, &attr, run_job, &job);
-    pthread_attr_destroy(&attr);
-    if (r != 0)
-        return SEL_ENOMEM;
-    pthread_join(thread, nullptr);
-    return 0;
 }
 
 /* ---- analysis of a schema ---- */
@@ -123,9 +84,9 @@ class Analysis
     {
         return chain_;
     }
-    bool uses_regex() const
+    bool has_key_patterns() const
     {
-        return uses_regex_;
+        return has_key_patterns_;
     }
 
   private:
@@ -152,7 +113,7 @@ class Analysis
     std::vector<Node> nodes_;
     std::unordered_map<const struct sel_value *, size_t> index_;
     size_t chain_ = 1;
-    bool uses_regex_ = false;
+    bool has_key_patterns_ = false;
 };
 
 size_t Analysis::add(const struct sel_value *schema, const std::string &where)
@@ -235,14 +196,12 @@ void Analysis::visit_keyword(size_t i, const std::string &key, const struct sel_
     } else if (is_one_of({"items", "additionalItems", "additionalProperties", "contains",
                           "propertyNames"})) {
         add(v, where);
-    } else if (key == "pattern") {
-        uses_regex_ = true;
     }
 }
 
 void Analysis::check_regex_keys(const struct sel_value *map, const std::string &where)
 {
-    uses_regex_ = true;
+    has_key_patterns_ = true;
     for (uint32_t n = 0; sel_value_kind(map) == SEL_MAP && n < sel_value_count(map); n++) {
         try {
             std::regex regex(key_text(map, n));
@@ -392,7 +351,7 @@ struct sel_schema {
     struct sel_value document = {};
     valijson::Schema compiled;
     size_t chain = 1;
-    bool uses_regex = false;
+    bool has_key_patterns = false;
 
     ~sel_schema()
     {
@@ -454,10 +413,9 @@ int compile(sel_schema *schema, const char *file, struct sel_str text, struct se
     Analysis analysis(&schema->document, draft_of(&schema->document));
     analysis.rename_keywords();
     schema->chain = analysis.chain();
-    schema->uses_regex = analysis.uses_regex();
+    schema->has_key_patterns = analysis.has_key_patterns();
     CompileJob job = {schema, &analysis, 0, err};
-    size_t stack = STACK_MIN + analysis.schema_count() * 2 * FRAME;
-    r = run_on_stack(std::min(stack, STACK_MAX), populate, &job);
+    r = run_on_stack(STACK_MIN + analysis.schema_count() * 4 * FRAME, populate, &job);
     if (r < 0)
         return set_error(err, r, file, "no memory for a thread");
     if (job.r < 0 && err)
@@ -467,16 +425,16 @@ int compile(sel_schema *schema, const char *file, struct sel_str text, struct se
 
 /* ---- validation ---- */
 
-/* Depth and longest text of a value, found without recursion. */
+/* Depth and longest key of a value, found without recursion. */
 struct Shape {
     size_t depth = 0;
-    size_t text = 0;
+    size_t key = 0;
 };
 
-void note_text(const struct sel_value *v, Shape *shape)
+size_t key_size(const struct sel_value *map, uint32_t i)
 {
-    if (sel_value_kind(v) == SEL_TEXT || sel_value_kind(v) == SEL_BIN)
-        shape->text = std::max(shape->text, sel_value_str(v).n);
+    const struct sel_value *key = sel_value_key_at(map, i);
+    return sel_value_kind(key) == SEL_TEXT ? sel_value_str(key).n : 0;
 }
 
 Shape shape_of(const struct sel_value *root)
@@ -489,7 +447,6 @@ Shape shape_of(const struct sel_value *root)
     Shape shape;
     size_t depth = 0;
     levels[depth++] = {root, 0};
-    note_text(root, &shape);
     while (depth > 0) {
         Level *level = &levels[depth - 1];
         enum sel_kind kind = sel_value_kind(level->v);
@@ -500,13 +457,11 @@ Shape shape_of(const struct sel_value *root)
         const struct sel_value *child = kind == SEL_LIST ? sel_value_at(level->v, level->next)
                                                          : sel_value_val_at(level->v, level->next);
         if (kind == SEL_MAP)
-            note_text(sel_value_key_at(level->v, level->next), &shape);
+            shape.key = std::max(shape.key, key_size(level->v, level->next));
         level->next++;
         kind = sel_value_kind(child);
-        if (kind != SEL_LIST && kind != SEL_MAP) {
-            note_text(child, &shape);
+        if (kind != SEL_LIST && kind != SEL_MAP)
             continue;
-        }
         if (depth == SEL_VALUE_DEPTH_MAX + 2)
             throw Refusal(SEL_EFAILED, "the result is nested too deep to be checked");
         levels[depth++] = {child, 0};
@@ -561,7 +516,37 @@ void validate(void *arg)
     });
 }
 
+struct StackJob {
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+extern "C" void *run_stack_job(void *arg)
+{
+    const StackJob *job = static_cast<const StackJob *>(arg);
+    job->fn(job->arg);
+    return nullptr;
+}
+
 } // namespace
+
+int sel_schema_internal::run_on_stack(size_t size, void (*fn)(void *arg), void *arg)
+{
+    StackJob job = {fn, arg};
+    pthread_attr_t attr;
+    pthread_t thread;
+    if (pthread_attr_init(&attr) != 0)
+        return SEL_ENOMEM;
+    size = std::max(std::min(size, STACK_MAX), STACK_MIN);
+    int r = pthread_attr_setstacksize(&attr, (size + 0xffff) & ~size_t(0xffff));
+    if (r == 0)
+        r = pthread_create(&thread, &attr, run_stack_job, &job);
+    pthread_attr_destroy(&attr);
+    if (r != 0)
+        return SEL_ENOMEM;
+    pthread_join(thread, nullptr);
+    return 0;
+}
 
 const struct sel_value *sel_schema_internal::empty_list()
 {
@@ -607,10 +592,10 @@ extern "C" int sel_schema_validate(const struct sel_schema *schema, const struct
         Shape shape = shape_of(value ? value : &sel_value_null);
         ValidateJob job = {schema, value ? value : &sel_value_null, err, 0};
         size_t need = schema->chain * (shape.depth + 2) * FRAME +
-                      (schema->uses_regex ? shape.text * REGEX_FRAME : 0);
+                      (schema->has_key_patterns ? shape.key * KEY_FRAME : 0);
         if (need > STACK_MAX)
-            throw Refusal(SEL_EFAILED, "the result is too deep, or a text in it too long for "
-                                       "'pattern', to be checked against its schema");
+            throw Refusal(SEL_EFAILED, "the result is too deep, or a key in it too long, to be "
+                                       "checked against its schema");
         if (need <= INLINE_STACK) {
             validate(&job);
             return job.r;

@@ -1,4 +1,5 @@
 #include "storage/schema_rule.hh"
+#include "storage/schema_stack.hh"
 
 #include <algorithm>
 #include <cfloat>
@@ -32,6 +33,14 @@ const RuleName rule_names[] = {
     {"uniqueItems", "selinon:uniqueItems", RuleKind::unique_items},
     {nullptr, nullptr, RuleKind::type},
 };
+
+/* Stack that std::regex takes a character and a group. Measured, worst of gcc 12 and clang 14: 430
+ * bytes (-O2), 380 without optimisation, 1.3 KiB under ASan. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static constexpr size_t REGEX_FRAME = 3 << 10;
+#else
+static constexpr size_t REGEX_FRAME = 512;
+#endif
 
 static const char *const type_names[] = {"null",   "boolean", "integer", "number",
                                          "string", "array",   "object"};
@@ -351,6 +360,8 @@ Rule::Rule(RuleKind kind, const struct sel_value *argument) : kind_(kind), argum
         try {
             struct sel_str s = sel_value_str(argument);
             regex_ = std::make_shared<const std::regex>(s.n ? s.p : "", s.n);
+            stack_per_char_ =
+                REGEX_FRAME * (1 + static_cast<size_t>(std::count(s.p, s.p + s.n, '(')));
         } catch (const std::regex_error &e) {
             throw std::runtime_error("'pattern' " + text_of(argument) +
                                      " is no regular expression: " + e.what());
@@ -378,6 +389,41 @@ Rule::Rule(RuleKind kind, const struct sel_value *argument) : kind_(kind), argum
     }
 }
 
+struct MatchJob {
+    const std::regex *regex;
+    struct sel_str text;
+    bool is_match;
+    std::string fault;
+};
+
+static void match(void *arg)
+{
+    MatchJob *job = static_cast<MatchJob *>(arg);
+    const char *p = job->text.n ? job->text.p : "";
+    try {
+        job->is_match = std::regex_search(p, p + job->text.n, *job->regex);
+    } catch (const std::exception &e) {
+        job->fault = e.what();
+    }
+}
+
+/* std::regex recurses with every character, deeper with every group. */
+bool Rule::matches(struct sel_str text) const
+{
+    MatchJob job = {regex_.get(), text, false, {}};
+    size_t need = text.n * stack_per_char_;
+    if (need <= INLINE_STACK)
+        match(&job);
+    else if (need > STACK_MAX)
+        throw std::runtime_error("a text of " + std::to_string(text.n) +
+                                 " bytes is too long for 'pattern' " + text_of(argument_));
+    else if (run_on_stack(need + INLINE_STACK, match, &job) < 0)
+        throw std::bad_alloc();
+    if (!job.fault.empty())
+        throw std::runtime_error("'pattern' " + text_of(argument_) + ": " + job.fault);
+    return job.is_match;
+}
+
 bool Rule::holds(const struct sel_value *v) const
 {
     const struct sel_value *arg = argument_;
@@ -399,9 +445,7 @@ bool Rule::holds(const struct sel_value *v) const
     case RuleKind::pattern: {
         if (!is_text(v))
             return true;
-        struct sel_str s = sel_value_str(v);
-        const char *p = s.n ? s.p : "";
-        return std::regex_search(p, p + s.n, *regex_);
+        return matches(sel_value_str(v));
     }
     case RuleKind::format:
         return !is_text(v) || has_format(sel_value_str(v), sel_value_str(arg));

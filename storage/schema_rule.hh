@@ -64,10 +64,12 @@ class Rule : public valijson::constraints::PolyConstraint
     }
     bool holds(const struct sel_value *v) const;
     std::string complaint() const;
+    bool matches(struct sel_str text) const;
 
     RuleKind kind_;
     const struct sel_value *argument_; /* lives as long as the schema */
     std::shared_ptr<const std::regex> regex_;
+    size_t stack_per_char_ = 0; /* of regex_ */
 };
 
 class RuleBuilder : public valijson::ConstraintBuilder
