@@ -313,6 +313,7 @@ void sel_co_set_name(struct sel_co *co, const char *name)
  * TSan notes each entry and exit of a function, and these would enter on one stack and leave on
  * another. */
 
+#ifdef SANITIZED
 static SEL_INLINE void before_resume(struct sel_co *co)
 {
 #ifdef SEL_CO_ASAN
@@ -322,7 +323,6 @@ static SEL_INLINE void before_resume(struct sel_co *co)
     co->resumer_fiber = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(co->fiber, 0);
 #endif
-    (void)co;
 }
 
 static SEL_INLINE void after_resume(struct sel_co *co)
@@ -332,6 +332,7 @@ static SEL_INLINE void after_resume(struct sel_co *co)
 #endif
     (void)co;
 }
+#endif
 
 static SEL_INLINE void before_suspend(struct sel_co *co)
 {
