@@ -262,9 +262,9 @@ static int validate_on_small_stack(const struct sel_schema *schema, const struct
 static void test_deep_values_and_long_texts_fit_the_stack_of_a_coroutine(void **state)
 {
     (void)state;
-    struct sel_schema *schema = compile(
-        "{\"anyOf\": [{\"allOf\": [{\"items\": {\"$ref\": \"#\"}, "
-        "\"additionalProperties\": {\"$ref\": \"#\"}}]}], \"not\": {\"const\": 7}}");
+    struct sel_schema *schema =
+        compile("{\"anyOf\": [{\"allOf\": [{\"items\": {\"$ref\": \"#\"}, "
+                "\"additionalProperties\": {\"$ref\": \"#\"}}]}], \"not\": {\"const\": 7}}");
     struct sel_buf text = {0};
     struct sel_arena arena = {0};
     struct sel_value v;
