@@ -17,7 +17,8 @@ struct sel_modules;
 
 /* `path`: folders separated by ':', may be NULL or empty. NULL: out of memory. */
 struct sel_modules *sel_modules_new(const char *path);
-struct sel_modules *sel_modules_free(struct sel_modules *modules); /* returns NULL */
+/* After all other threads that used them have ended; returns NULL. */
+struct sel_modules *sel_modules_free(struct sel_modules *modules);
 
 /* 0 and *ret (lives as long as `modules`); SEL_ENOTFOUND: no such module or no such name in it,
  * with a suggestion; SEL_EVERSION: wrong ABI; SEL_EFORMAT: a damaged table. `err` says all that. */
@@ -29,7 +30,8 @@ int sel_modules_find(struct sel_modules *modules, enum sel_module_kind kind, str
 int sel_modules_check_table(const struct sel_module *table, const char *file,
                             struct sel_error *err) SEL_WARN_UNUSED;
 
-/* Runs thread_init (thread_done) of all opened modules on this thread. */
+/* Runs thread_init (thread_done) of all opened modules on this thread, once for each: a later call
+ * is for modules that were opened meanwhile. A thread that ends without thread_done does it then. */
 int sel_modules_thread_init(struct sel_modules *modules, struct sel_error *err) SEL_WARN_UNUSED;
 void sel_modules_thread_done(struct sel_modules *modules);
 

@@ -45,6 +45,8 @@ static void test_every_kind_is_found_by_name(void **state)
         {SEL_MODULE_CACHE, "good", "VoidCache", 0},
         {SEL_MODULE_TASK, "plain", "Nothing", 0}, /* one name, two kinds */
         {SEL_MODULE_FOREACH, "plain", "Nothing", 0},
+        {SEL_MODULE_PREDICATE, "cxx", "isOdd", 0}, /* written in C++ */
+        {SEL_MODULE_PREDICATE, "cxx", "argsIsOdd", 2},
         {SEL_MODULE_SELECTIVE, "selinon.routines", "always_run", 0},
     };
     struct sel_modules *modules = open_path("/no/such/folder:" SEL_TEST_MODULES);

@@ -210,6 +210,32 @@ static void test_trouble_before_the_start_is_a_failure(void **state)
     assert_string_equal(result.error_class, "RequestError");
 }
 
+static int run_once(void *ctx)
+{
+    (void)ctx;
+    struct sel_arena arena = {0};
+    struct sel_task *task = sel_task_new(&arena, &fake->env);
+    struct sel_exec_result result = {.outcome = SEL_EXEC_FAILURE, .error_class = "MemoryError"};
+    if (task)
+        sel_runtime_exec.run(NULL, NULL, task, &result);
+    sel_task_done(task);
+    bool is_success = result.outcome == SEL_EXEC_SUCCESS;
+    if (!is_success)
+        assert_string_equal(result.error_class, "MemoryError");
+    sel_arena_done(&arena);
+    return is_success ? 0 : SEL_ENOMEM;
+}
+
+static void test_each_failed_allocation_is_a_memory_error(void **state)
+{
+    (void)state;
+    fake->host = (struct sel_task_host){0};
+    set_command("cat", NULL, NULL);
+    sel_test_each_alloc_fails(run_once, NULL);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    assert_int_equal(errno, ECHILD);
+}
+
 struct cancelled {
     struct sel_exec_result result;
 };
@@ -273,6 +299,7 @@ int main(void)
         TEST(test_a_program_asks_for_a_retry),
         TEST(test_a_program_that_hangs_is_ended),
         TEST(test_trouble_before_the_start_is_a_failure),
+        TEST(test_each_failed_allocation_is_a_memory_error),
         TEST(test_a_cancelled_program_is_ended),
         TEST(test_programs_that_are_not_there_show_at_the_start),
     };
