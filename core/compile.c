@@ -3,9 +3,9 @@
 #include "core/compile_internal.h"
 #include "core/mem.h"
 
-/* How many names may be compared in search of suggestions, over a whole run: well below a second
- * of work, and enough for every typing error that a person makes. */
-#define SUGGEST_MAX 1000000
+/* How many names may be compared in search of suggestions, over a whole run: a second of work at
+ * most, and enough for every typing error that a person makes. */
+#define SUGGEST_MAX 2000000
 
 /* --- the list of flows --- */
 
@@ -222,9 +222,20 @@ static bool check_defined(struct sel_compiler *c)
     return ok;
 }
 
+/* Messages for which there was no memory, as against those beyond the limit. */
+static uint32_t lost_count(const struct sel_diag *diag)
+{
+    uint32_t beyond = 0;
+    if (diag->error_count > SEL_DIAG_MAX)
+        beyond += diag->error_count - SEL_DIAG_MAX;
+    if (diag->warning_count > SEL_DIAG_MAX)
+        beyond += diag->warning_count - SEL_DIAG_MAX;
+    return diag->dropped_count - beyond;
+}
+
 static int run(struct sel_compiler *c)
 {
-    uint32_t errors_before = c->diag->error_count;
+    uint32_t errors_before = c->diag->error_count, lost_before = lost_count(c->diag);
     make_always(c);
     if (!c->no_memory)
         compile_files(c);
@@ -236,7 +247,7 @@ static int run(struct sel_compiler *c)
         sel_compile_check_system(c);
         sel_compile_reach_system(c);
     }
-    if (c->no_memory)
+    if (c->no_memory || lost_count(c->diag) > lost_before)
         return SEL_ENOMEM;
     return c->diag->error_count > errors_before ? SEL_ECONFIG : 0;
 }

@@ -124,6 +124,16 @@ const char *sel_compile_got(struct sel_compiler *c, const struct sel_ynode *node
     return scratch_text(c, &out);
 }
 
+/* False when the run has compared enough: thousands of unknown names among thousands of known ones
+ * would else take minutes, and nobody reads that many hints. */
+static bool may_suggest(struct sel_compiler *c, uint32_t count)
+{
+    if (count > c->suggest_left)
+        return false;
+    c->suggest_left -= count;
+    return true;
+}
+
 static const char *hint(struct sel_compiler *c, const struct sel_suggest *suggest,
                         const char *otherwise)
 {
@@ -142,19 +152,11 @@ const char *sel_compile_hint(struct sel_compiler *c, struct sel_str wanted,
 {
     struct sel_suggest suggest;
     sel_suggest_init(&suggest, wanted);
+    if (!may_suggest(c, count))
+        return otherwise;
     for (uint32_t i = 0; i < count; i++)
         sel_suggest_offer(&suggest, sel_str_c(names[i]));
     return hint(c, &suggest, otherwise);
-}
-
-/* False when the run has compared enough: thousands of unknown names among thousands of known ones
- * would else take minutes, and nobody reads that many hints. */
-static bool may_suggest(struct sel_compiler *c, uint32_t count)
-{
-    if (count > c->suggest_left)
-        return false;
-    c->suggest_left -= count;
-    return true;
 }
 
 const char *sel_compile_hint_node(struct sel_compiler *c, struct sel_str wanted,
