@@ -59,5 +59,14 @@ int64_t sel_bench_now_ns(void); /* CLOCK_MONOTONIC */
 int sel_bench_switch(struct sel_bench_run *run);
 int sel_bench_sleep(struct sel_bench_run *run);
 int sel_bench_files(struct sel_bench_run *run);
+int sel_bench_engine(struct sel_bench_run *run);
+int sel_bench_failures(struct sel_bench_run *run);
+int sel_bench_compile(struct sel_bench_run *run);
+int sel_bench_executor(struct sel_bench_run *run);
+
+struct sel_system;
+/* Compiles two texts of YAML; says on standard error what is wrong with them. */
+int sel_bench_compile_text(const char *nodes, const char *flows,
+                           struct sel_system **ret) SEL_WARN_UNUSED;
 
 #endif

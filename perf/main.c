@@ -18,6 +18,11 @@ static const struct sel_bench benches[] = {
     {"files",
      "io_files_per_s_ratio io_uring_files_per_s plain_files_per_s io_uring_unbatched_files_per_s",
      sel_bench_files},
+    {"engine", "chain_nodes_per_s fanout_nodes_per_s fanout_bytes_per_node cost_ratio_1m_to_1k",
+     sel_bench_engine},
+    {"failures", "failures_1000_ms", sel_bench_failures},
+    {"compile", "compile_10k_flows_ms", sel_bench_compile},
+    {"executor", "executor_lmdb_tasks_per_s executor_tasks_per_s", sel_bench_executor},
 };
 
 struct sel_bench_run {
