@@ -797,6 +797,8 @@ static int fail(struct sel_decider *d, struct sel_state *state)
 
 int sel_decide_abort(struct sel_decider *d, struct sel_state *state)
 {
+    if (state->phase > SEL_PHASE_SETTLE)
+        return SEL_ESTATE;
     bool will_retry = state->attempt < d->flow->max_retry;
     return end_attempt(d, state, will_retry ? SEL_DECIDE_RETRY : SEL_DECIDE_FAIL);
 }

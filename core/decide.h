@@ -141,7 +141,8 @@ int sel_decide(struct sel_decider *decider, struct sel_state *state, const struc
                int64_t unix_ms, uint32_t budget, struct sel_error *err) SEL_WARN_UNUSED;
 
 /* Fails the flow in the middle of a decision (a user function failed, an answer cannot be had).
- * SEL_DECIDE_FAIL or SEL_DECIDE_RETRY as max_retry allows, or SEL_ENOMEM. */
+ * SEL_DECIDE_FAIL or SEL_DECIDE_RETRY as max_retry allows, SEL_ENOMEM, or SEL_ESTATE: it has ended
+ * already. */
 int sel_decide_abort(struct sel_decider *decider, struct sel_state *state) SEL_WARN_UNUSED;
 
 /* The needs of the last SEL_DECIDE_NEED; answered in place. */
