@@ -450,6 +450,19 @@ static int on_end(struct sel_state *state)
     return 0;
 }
 
+/* Stands nowhere; its memory is kept. */
+static void reset_cursor(struct sel_cursor *c)
+{
+    struct sel_cursor empty = {.sources = c->sources,
+                               .digits = c->digits,
+                               .limits = c->limits,
+                               .source_cap = c->source_cap,
+                               .taken = {c->taken.p, 0, c->taken.cap, 0},
+                               .items = c->items};
+    *c = empty;
+    sel_buf_clear(&c->items);
+}
+
 static void forget_progress(struct sel_state *state)
 {
     for (uint32_t i = 0; i < state->slot_count; i++) {
@@ -465,15 +478,7 @@ static void forget_progress(struct sel_state *state)
     memset(state->waiting, 0, words * 8);
     memset(state->triggered, 0, words * 8);
     sel_buf_clear(&state->args);
-    struct sel_cursor *c = &state->cursor;
-    struct sel_cursor empty = {.sources = c->sources,
-                               .digits = c->digits,
-                               .limits = c->limits,
-                               .source_cap = c->source_cap,
-                               .taken = {c->taken.p, 0, c->taken.cap, 0},
-                               .items = c->items};
-    *c = empty;
-    sel_buf_clear(&c->items);
+    reset_cursor(&state->cursor);
 }
 
 /* END, FAIL, RETRY and CANCEL of a flow that has ended do not fit. */
@@ -494,6 +499,7 @@ static int on_abandon(struct sel_state *state, enum sel_event_type type)
         state->attempt++;
         state->phase = SEL_PHASE_NEW;
     } else {
+        reset_cursor(&state->cursor); /* it may have stood in the middle of an edge */
         state->phase = type == SEL_EVENT_FAIL ? SEL_PHASE_FAILED : SEL_PHASE_CANCELED;
     }
     return 0;

@@ -256,6 +256,15 @@ static void get_slots(struct reader *r, struct sel_state *state)
     }
 }
 
+/* The ordinal of a run, above the one before it in its list. */
+static uint32_t get_ordinal(struct reader *r, const struct sel_state *state, const uint32_t *before)
+{
+    uint32_t ordinal = get_u32(r, UINT32_MAX);
+    if (ordinal >= state->run_count || (before && ordinal <= *before))
+        r->error = r->error ? r->error : SEL_EFORMAT;
+    return ordinal;
+}
+
 static void get_ids(struct reader *r, struct sel_state *state, uint32_t child_count,
                     uint32_t reused_count)
 {
@@ -264,7 +273,8 @@ static void get_ids(struct reader *r, struct sel_state *state, uint32_t child_co
     state->children = get_room(r, child_count, sizeof(*state->children));
     state->child_cap = r->error ? 0 : child_count;
     for (uint32_t i = 0; i < child_count && !r->error; i++) {
-        state->children[i].ordinal = get_u32(r, UINT32_MAX);
+        state->children[i].ordinal =
+            get_ordinal(r, state, i > 0 ? &state->children[i - 1].ordinal : NULL);
         state->children[i].id = get_id(r);
         state->child_count++;
     }
@@ -272,8 +282,10 @@ static void get_ids(struct reader *r, struct sel_state *state, uint32_t child_co
     state->reused_cap = r->error ? 0 : reused_count;
     for (uint32_t i = 0; i < reused_count && !r->error; i++) {
         struct sel_state_reused *reused = &state->reused[i];
-        reused->ordinal = get_u32(r, UINT32_MAX);
+        reused->ordinal = get_ordinal(r, state, i > 0 ? &state->reused[i - 1].ordinal : NULL);
         struct sel_str id = get_bytes(r);
+        if (id.n >= UINT32_MAX)
+            r->error = SEL_EFORMAT;
         reused->size = (uint32_t)id.n;
         reused->id = get_room(r, (uint32_t)id.n + 1, 1);
         if (r->error)
@@ -301,6 +313,30 @@ static void get_edges(struct reader *r, struct sel_state *state)
         state->triggered[i] = get_u64(r);
 }
 
+/* The runs of a list have its status, and none of them is listed twice. */
+static void check_list(struct reader *r, const struct sel_state *state, const struct sel_u32s *list,
+                       enum sel_run_status status, uint64_t *listed)
+{
+    for (uint32_t i = 0; i < list->count && !r->error; i++) {
+        uint32_t ordinal = list->p[i];
+        uint64_t mask = UINT64_C(1) << (ordinal % 64);
+        if (sel_state_run_status(state, ordinal) != status || (listed[ordinal / 64] & mask))
+            r->error = SEL_EFORMAT;
+        listed[ordinal / 64] |= mask;
+    }
+}
+
+static void check_lists(struct reader *r, const struct sel_state *state)
+{
+    uint64_t *listed = get_room(r, state->run_count / 64 + 1, sizeof(*listed));
+    for (uint32_t i = 0; i < state->slot_count && !r->error; i++) {
+        check_list(r, state, &state->slots[i].finished, SEL_RUN_FINISHED, listed);
+        check_list(r, state, &state->slots[i].failed, SEL_RUN_FAILED, listed);
+    }
+    check_list(r, state, &state->due, SEL_RUN_DUE, listed);
+    sel_mem_free(listed);
+}
+
 int sel_state_decode(const uint8_t *p, size_t n, struct sel_state *ret)
 {
     struct reader r = {.p = p, .n = n};
@@ -321,6 +357,7 @@ int sel_state_decode(const uint8_t *p, size_t n, struct sel_state *ret)
     get_runs(&r, &state, run_count);
     get_slots(&r, &state);
     get_list(&r, state.run_count, &state.due);
+    check_lists(&r, &state);
     get_list(&r, state.run_count, &state.propagated);
     get_list(&r, UINT32_MAX, &state.skipped);
     get_ids(&r, &state, child_count, reused_count);
