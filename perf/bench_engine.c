@@ -94,14 +94,14 @@ static int answer(struct machine *m)
     uint32_t count;
     struct sel_need *needs = sel_decider_needs(m->decider, &count);
     for (uint32_t i = 0; i < count; i++) {
-        struct sel_value_builder list;
+        struct sel_value *items =
+            SEL_ARENA_NEW_ARRAY(sel_decider_arena(m->decider), struct sel_value, m->items);
         SEL_ASSERT(needs[i].kind == SEL_NEED_FOREACH);
-        sel_value_begin_list(&list, sel_decider_arena(m->decider));
+        if (!items)
+            return SEL_ENOMEM;
         for (uint32_t k = 0; k < m->items; k++)
-            sel_value_add(&list, sel_value_from_i64(k));
-        int r = sel_value_end(&list, &needs[i].value);
-        if (r < 0)
-            return r;
+            items[k] = sel_value_from_i64(k);
+        needs[i].value = sel_value_from_list(items, m->items);
     }
     return 0;
 }

@@ -220,6 +220,6 @@ struct sel_work *sel_local_pop(struct sel_local_queues *q)
         if (queue->served && queue->first)
             return take_first(q, queue);
     }
-    SEL_ASSERT(!"q->ready counts works of served queues");
+    SEL_ASSERT(q->ready == 0); /* it counts the works of served queues */
     return NULL;
 }
