@@ -36,7 +36,7 @@ struct sel_cache_def {
 struct sel_storage_def {
     struct sel_str name;
     struct sel_import import;
-    struct sel_value config; /* null, or a map (named), list or text (positional) */
+    struct sel_value config; /* null, or a map (named); anything else is one positional argument */
     struct sel_cache_def cache;
     struct sel_pos pos;
 };
