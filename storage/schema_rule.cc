@@ -506,6 +506,8 @@ bool Rule::validate(const valijson::adapters::Adapter &target,
 {
     bool is_fine;
     std::string shown;
+    if (results && results->numErrors() >= FAULTS_MAX)
+        throw EnoughFaults();
     if (const Adapter *own = dynamic_cast<const Adapter *>(&target)) {
         is_fine = holds(own->value());
         if (!is_fine && results)

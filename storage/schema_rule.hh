@@ -35,6 +35,11 @@ enum class RuleKind {
     unique_items,
 };
 
+/* Thrown by a rule when so many faults have been noted that more would only cost time. */
+struct EnoughFaults {
+};
+constexpr size_t FAULTS_MAX = 64;
+
 struct RuleName {
     const char *keyword; /* in a schema; NULL: only by its other name */
     const char *name;    /* for valijson */

@@ -308,6 +308,22 @@ static void test_a_long_chain_of_definitions_compiles(void **state)
     sel_buf_done(&text);
 }
 
+static void test_many_faults_are_told_by_the_first(void **state)
+{
+    (void)state;
+    struct sel_schema *schema = compile("{\"items\": {\"type\": \"string\"}}");
+    struct sel_buf text = {0};
+    struct sel_error err;
+    sel_buf_put_c(&text, "[\"a\"");
+    for (int i = 1; i < 50000; i++)
+        sel_buf_printf(&text, ",%d", i);
+    sel_buf_put_c(&text, "]");
+    assert_int_equal(check(schema, sel_buf_cstr(&text), &err), SEL_EFAILED);
+    assert_string_equal(err.text, "the result at /1: 1 is not of the type \"string\"");
+    sel_schema_free(schema);
+    sel_buf_done(&text);
+}
+
 static void test_large_lists_are_unique_in_linear_time(void **state)
 {
     (void)state;
@@ -354,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_bad_schemas_are_refused),
         cmocka_unit_test(test_deep_values_and_long_texts_fit_the_stack_of_a_coroutine),
         cmocka_unit_test(test_a_long_chain_of_definitions_compiles),
+        cmocka_unit_test(test_many_faults_are_told_by_the_first),
         cmocka_unit_test(test_large_lists_are_unique_in_linear_time),
         cmocka_unit_test(test_threads_share_a_schema),
     };
