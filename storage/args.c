@@ -58,6 +58,12 @@ static int refuse_key(const char *what, struct sel_str key, const char *const *n
                          count ? join(names, count, known, sizeof(known)) : "none");
 }
 
+static bool is_wait(const struct sel_value *v)
+{
+    return (sel_value_kind(v) == SEL_INT || sel_value_kind(v) == SEL_FLOAT) &&
+           sel_value_num(v) >= 0;
+}
+
 int sel_storage_args_check(const char *what, const struct sel_value *config,
                            const char *const *names, uint32_t count, struct sel_error *err)
 {
@@ -76,6 +82,11 @@ int sel_storage_args_check(const char *what, const struct sel_value *config,
                                  sel_value_kind_name(sel_value_kind(key)));
         if (!is_known(sel_value_str(key), names, count))
             return refuse_key(what, sel_value_str(key), names, count, err);
+        if (sel_str_eq_c(sel_value_str(key), SEL_STORAGE_ARG_RETRY) &&
+            !is_wait(sel_value_val_at(config, i)))
+            return sel_error_set(err, SEL_ECONFIG, nowhere,
+                                 "%s: %s must be a number of seconds, 0 or more", what,
+                                 SEL_STORAGE_ARG_RETRY);
     }
     return 0;
 }

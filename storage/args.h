@@ -12,8 +12,13 @@
 #include "core/str.h"
 #include "core/value.h"
 
-/* Refuses whatever is not null or a map with keys out of `names` alone. `what` names the class in
- * messages. 0 or SEL_ECONFIG with `err`. */
+/* Every storage takes it; the worker reads it: seconds that a task waits before it runs again when
+ * its storage gave trouble. */
+#define SEL_STORAGE_ARG_RETRY "retry_seconds"
+
+/* Refuses whatever is not null or a map with keys out of `names` alone, and a SEL_STORAGE_ARG_RETRY
+ * that is no number of 0 or more. `what` names the class in messages. 0 or SEL_ECONFIG with `err`.
+ */
 int sel_storage_args_check(const char *what, const struct sel_value *config,
                            const char *const *names, uint32_t count,
                            struct sel_error *err) SEL_WARN_UNUSED;

@@ -470,7 +470,7 @@ static int open_folder(struct filesystem *fs, struct sel_io *io, struct sel_erro
 int sel_storage_filesystem_open(const struct sel_storage_options *options, struct sel_io *io,
                                 struct sel_storage **ret, struct sel_error *err)
 {
-    static const char *const names[] = {"path", "sync"};
+    static const char *const names[] = {"path", "sync", SEL_STORAGE_ARG_RETRY};
     struct sel_arena arena = {0};
     struct sel_str path;
     struct filesystem *fs = NULL;

@@ -984,7 +984,7 @@ static const struct sel_storage_ops_i lmdb_ops = {
 static int read_config(struct sel_arena *arena, const struct sel_storage_options *options,
                        struct open_job *job, struct sel_error *err)
 {
-    static const char *const names[] = {"path", "map_size", "sync"};
+    static const char *const names[] = {"path", "map_size", "sync", SEL_STORAGE_ARG_RETRY};
     struct sel_str path;
     job->sync = true;
     job->map_size = MAP_SIZE_DEFAULT;

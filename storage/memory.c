@@ -329,7 +329,7 @@ static int read_echo(const struct sel_value *config, bool *ret_echo, bool *ret_t
 static int read_config(struct memory *memory, const struct sel_storage_options *options,
                        struct sel_error *err)
 {
-    static const char *const names[] = {"echo", "json"};
+    static const char *const names[] = {"echo", "json", SEL_STORAGE_ARG_RETRY};
     int r = sel_storage_args_check(what, options->config, names, SEL_COUNT(names), err);
     if (r == 0)
         r = read_echo(options->config, &memory->echo, &memory->echo_to_stderr, err);
