@@ -1,8 +1,9 @@
 #include "storage/args.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
-#define DISTANCE_MAX 3 /* farther apart, a name is no misspelling but another one */
+#include "core/suggest.h"
 
 static const struct sel_pos nowhere; /* the compiler knows the place, and adds it */
 
@@ -14,44 +15,29 @@ static bool is_known(struct sel_str key, const char *const *names, uint32_t coun
     return false;
 }
 
-static const char *nearest(struct sel_str key, const char *const *names, uint32_t count)
-{
-    const char *best = NULL;
-    unsigned least = DISTANCE_MAX + 1;
-    for (uint32_t i = 0; i < count; i++) {
-        unsigned distance = sel_str_distance(key, sel_str_c(names[i]), DISTANCE_MAX);
-        if (distance < least) {
-            least = distance;
-            best = names[i];
-        }
-    }
-    return best;
-}
-
 /* "a, b, c" */
 static const char *join(const char *const *names, uint32_t count, char *out, size_t size)
 {
     size_t n = 0;
-    out[0] = '\0';
-    for (uint32_t i = 0; i < count; i++)
-        for (const char *p = i ? ", " : ""; p; p = p == names[i] ? NULL : names[i]) {
-            size_t more = strlen(p);
-            if (n + more + 1 > size)
-                return out;
-            memcpy(out + n, p, more + 1);
-            n += more;
-        }
+    for (uint32_t i = 0; i < count && n < size; i++) {
+        int more = snprintf(out + n, size - n, "%s%s", i ? ", " : "", names[i]);
+        n += more > 0 ? (size_t)more : 0;
+    }
     return out;
 }
 
 static int refuse_key(const char *what, struct sel_str key, const char *const *names,
                       uint32_t count, struct sel_error *err)
 {
-    const char *near = nearest(key, names, count);
-    if (near)
+    struct sel_suggest suggest;
+    struct sel_str near;
+    sel_suggest_init(&suggest, key);
+    for (uint32_t i = 0; i < count; i++)
+        sel_suggest_offer(&suggest, sel_str_c(names[i]));
+    if (sel_suggest_get(&suggest, &near))
         return sel_error_set(err, SEL_ECONFIG, nowhere,
-                             "%s has no argument '%.*s'; did you mean '%s'?", what,
-                             SEL_STR_ARG(key), near);
+                             "%s has no argument '%.*s'; did you mean '%.*s'?", what,
+                             SEL_STR_ARG(key), SEL_STR_ARG(near));
     char known[256];
     return sel_error_set(err, SEL_ECONFIG, nowhere, "%s has no argument '%.*s'; it takes %s", what,
                          SEL_STR_ARG(key),
