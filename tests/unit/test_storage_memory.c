@@ -147,6 +147,7 @@ static void test_bad_configurations_are_refused(void **state)
         {"{\"json\": 1, \"echo\": true}", "'json' must be true or false, not int"},
         {"{\"ecco\": true}", "did you mean 'echo'?"},
         {"{\"something\": true}", "it takes echo, json"},
+        {"{\"retry_seconds\": -1}", "retry_seconds must be a number of seconds"},
         {"[true]", "write a mapping, not list"},
         {"\"stdout\"", "write a mapping, not text"},
         {"0", "write a mapping, not int"},
