@@ -442,8 +442,8 @@ int sel_engine_new(const struct sel_executor_options *options, const struct sel_
                 : sel_error_set(err, SEL_ENOMEM, flow->pos, "out of memory");
     if (r == 0)
         r = open_tracer(engine, err);
-    if (r == 0)
-        engine->host.tracing = sel_tracer_is_on(engine->tracer);
+    if (r == 0) /* trace events tell what nodes failed with, as fallbacks do */
+        engine->host.tracing = engine->keeps_failures = sel_tracer_is_on(engine->tracer);
     if (r == 0)
         r = prepare_reachable(engine, flow, err);
     if (r < 0) {
