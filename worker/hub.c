@@ -911,12 +911,27 @@ bool sel_hub_is_idle(const struct sel_hub *hub)
            hub->queues.heap_count == 0;
 }
 
+/* Coroutines that get something for a decision have nobody to get it for any more. */
+static void cancel_fetchers(struct sel_hub *hub)
+{
+    for (struct sel_flow_run *run = hub->all; run; run = run->next) {
+        if (!run->fetcher)
+            continue;
+        sel_loop_cancel(hub->loop, run->fetcher);
+        if (run->sleep.is_waiting) {
+            sel_local_remove(&hub->queues, &run->sleep.work);
+            sel_hub_wake(&run->sleep.work);
+        }
+    }
+}
+
 void sel_hub_cancel(struct sel_hub *hub)
 {
     struct sel_flow_run *run = hub->top;
     if (hub->canceled)
         return;
     hub->canceled = true;
+    cancel_fetchers(hub);
     if (!run || run->ended)
         return;
     struct sel_input input = {.type = SEL_INPUT_CANCEL};

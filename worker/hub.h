@@ -36,6 +36,15 @@ struct sel_lineage {
     struct sel_parents *parents;
 };
 
+/* A coroutine that sleeps in virtual time. */
+struct sel_hub_sleep {
+    struct sel_work work; /* first */
+    struct sel_hub *hub;
+    struct sel_io_waiter waiter;
+    bool is_waiting; /* nobody has woken it yet */
+};
+void sel_hub_wake(struct sel_work *work);
+
 struct sel_flow_run {
     struct sel_work work; /* first: waits in the queue of dispatchers to start */
     struct sel_hub *hub;
@@ -61,9 +70,11 @@ struct sel_flow_run {
 
     struct sel_flow_input *inputs; /* a ring */
     uint32_t input_head, input_count, input_cap;
-    bool to_start; /* START is the next input */
-    bool deciding; /* in the middle of a decision */
-    bool fetching; /* a coroutine gets what the decision needs */
+    bool to_start;              /* START is the next input */
+    bool deciding;              /* in the middle of a decision */
+    bool fetching;              /* a coroutine gets what the decision needs */
+    struct sel_co *fetcher;     /* that coroutine, once it runs */
+    struct sel_hub_sleep sleep; /* its own: work in a queue outlives the coroutine */
     bool is_ready;
     struct sel_flow_run *next_ready;
 
@@ -94,14 +105,6 @@ struct sel_hub_times {
     struct sel_histogram *run_us; /* NULL: none yet */
     uint64_t retried, failed;
 };
-
-/* A coroutine that sleeps in virtual time. */
-struct sel_hub_sleep {
-    struct sel_work work; /* first */
-    struct sel_hub *hub;
-    struct sel_io_waiter waiter;
-};
-void sel_hub_wake(struct sel_work *work);
 
 struct sel_hub {
     struct sel_engine *engine;

@@ -28,6 +28,9 @@ struct fetch {
 void sel_hub_wake(struct sel_work *work)
 {
     struct sel_hub_sleep *sleep = (struct sel_hub_sleep *)work;
+    if (!sleep->is_waiting)
+        return; /* a cancel came first */
+    sleep->is_waiting = false;
     sleep->hub->fetching++;
     sel_io_wake(&sleep->waiter);
 }
@@ -36,16 +39,19 @@ void sel_hub_wake(struct sel_work *work)
 static int hub_sleep(struct fetch *f, int64_t us)
 {
     struct sel_io *io = sel_loop_io(f->hub->loop);
-    struct sel_hub_sleep sleep = {
-        .work = {.kind = SEL_WORK_WAKE}, .hub = f->hub, .waiter = {.io = io}};
+    struct sel_hub_sleep *sleep = &f->run->sleep;
     uint32_t node = f->hub->system->task_count + f->run->flow->index;
     if (!f->hub->virtual_time)
         return sel_co_sleep(us);
-    if (sel_local_push(&f->hub->queues, &sleep.work, node, sel_hub_now_us(f->hub), us) < 0)
+    *sleep = (struct sel_hub_sleep){
+        .work = {.kind = SEL_WORK_WAKE}, .hub = f->hub, .waiter = {.io = io}, .is_waiting = true};
+    if (sel_local_push(&f->hub->queues, &sleep->work, node, sel_hub_now_us(f->hub), us) < 0) {
+        sleep->is_waiting = false;
         return SEL_ENOMEM;
+    }
     f->hub->fetching--;
-    io->ops->wait(io, &sleep.waiter);
-    return 0;
+    io->ops->wait(io, &sleep->waiter);
+    return f->hub->canceled ? SEL_ECANCELED : 0;
 }
 
 /* ---- results ---- */
@@ -416,6 +422,7 @@ static void fetch_main(void *arg)
     char name[128];
     (void)snprintf(name, sizeof(name), "a function of flow '%.*s'", SEL_STR_ARG(run->flow->name));
     sel_co_set_name(f.co, name);
+    run->fetcher = f.co;
     int r =
         sel_loop_timer_start(hub->loop, &f.limit, sel_loop_now_us(hub->loop) + FUNCTION_LIMIT_US);
     if (r == 0)
@@ -424,6 +431,7 @@ static void fetch_main(void *arg)
     sel_co_set_name(f.co, NULL);
     hub->fetching--;
     run->fetching = false;
+    run->fetcher = NULL;
     if (!run->ended && r == 0)
         sel_hub_make_ready(run);
     else if (!run->ended)
@@ -558,6 +566,7 @@ static void sample_main(void *arg)
         .run = run, .hub = hub, .arena = &arena, .co = sel_co_current(), .limit = SEL_TIMER_INIT};
     double seconds = -1;
     f.limit.fn = on_limit;
+    run->fetcher = f.co;
     int r =
         sel_loop_timer_start(hub->loop, &f.limit, sel_loop_now_us(hub->loop) + FUNCTION_LIMIT_US);
     if (r == 0)
@@ -565,6 +574,7 @@ static void sample_main(void *arg)
     sel_loop_timer_stop(hub->loop, &f.limit);
     hub->fetching--;
     run->fetching = false;
+    run->fetcher = NULL;
     if (!run->ended && r < 0)
         sel_hub_fail_flow(run, reason(&f, r));
     else if (!run->ended)
