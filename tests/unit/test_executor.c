@@ -762,6 +762,27 @@ static void test_a_decision_whose_storage_fails_waits_and_asks_again(void **stat
     }
 }
 
+static void test_a_cancel_wakes_a_decision_that_waits_for_a_storage(void **state)
+{
+    (void)state;
+    struct ran ran = {.nodes = "tasks:\n"
+                               "  - {name: a, import: m, storage: Flaky}\n"
+                               "  - {name: b, import: m}\n" FLAKY("retrieve: 9"),
+                      .flows = "flow-definitions:\n"
+                               "  - name: main\n"
+                               "    retry_countdown: 3600\n"
+                               "    edges:\n"
+                               "      - {from: , to: a}\n"
+                               "      - {from: a, to: b, " LOOK "}\n",
+                      .mock = "{}",
+                      .options = {.should_stop = stop_at_once}};
+    run(&ran);
+    assert_int_equal(ran.report->outcome, SEL_FLOW_CANCELED);
+    assert_true(ran.report->progress.elapsed_us < 30000000);
+    assert_int_equal(count_of(&ran, SEL_TRACE_STORAGE_ISSUE), 1);
+    done(&ran);
+}
+
 /* ---- sampling ---- */
 
 static void test_a_sampled_flow_looks_when_its_strategy_says(void **state)
@@ -921,6 +942,7 @@ int main(void)
         cmocka_unit_test(test_a_task_whose_storage_fails_is_tried_again_later),
         cmocka_unit_test(test_a_task_whose_storage_stays_away_fails),
         cmocka_unit_test(test_a_decision_whose_storage_fails_waits_and_asks_again),
+        cmocka_unit_test(test_a_cancel_wakes_a_decision_that_waits_for_a_storage),
         cmocka_unit_test(test_a_sampled_flow_looks_when_its_strategy_says),
         cmocka_unit_test(test_an_increasing_strategy_waits_longer_while_nothing_starts),
         cmocka_unit_test(test_sampling_is_left_out_if_so_chosen),
