@@ -75,7 +75,7 @@ int64_t sel_local_throttle_us(struct sel_local_queues *q, uint32_t node, int64_t
     if (interval <= 0)
         return 0;
     int64_t start = q->throttle_next_us[node] > now_us ? q->throttle_next_us[node] : now_us;
-    q->throttle_next_us[node] = start + interval;
+    q->throttle_next_us[node] = start > INT64_MAX - interval ? INT64_MAX : start + interval;
     return start - now_us;
 }
 
