@@ -69,8 +69,8 @@ int sel_cli_finish(const struct sel_cli *cli, int status);
  * 0, -errno, SEL_ELIMIT, SEL_ENOMEM; `err` names the file. */
 int sel_cli_read_file(struct sel_arena *arena, const char *path, struct sel_str *ret,
                       struct sel_error *err) SEL_WARN_UNUSED;
-/* Writes a file anew, whole or not at all (a temporary file beside it, then a rename); what is no
- * regular file is written in place, and "-" is standard output. 0 or -errno; `err` names it. */
+/* Writes a file anew, whole or not at all (a temporary file beside it, then a rename); devices and
+ * links are written through, and "-" is standard output. 0 or -errno; `err` names it. */
 int sel_cli_write_file(const struct sel_cli *cli, const char *path, struct sel_str text,
                        struct sel_error *err) SEL_WARN_UNUSED;
 

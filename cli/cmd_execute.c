@@ -1,6 +1,7 @@
 /* `execute`: runs one flow in this process. */
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/case.h"
@@ -391,6 +392,13 @@ static const char *temporary_path(struct session *s)
     return path;
 }
 
+/* Whether it may be removed: not a device, nor a link to something, nor standard output. */
+static bool is_own_file(const char *path)
+{
+    struct stat st;
+    return strcmp(path, "-") != 0 && lstat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 /* --config-py: what was compiled, for people and tools to look at. */
 static int dump_config(struct session *s)
 {
@@ -418,7 +426,7 @@ static int dump_config(struct session *s)
     if (r < 0)
         return sel_cli_fail_with(s->cli, &err);
     if (!v->keep_config_py)
-        s->dump_path = path;
+        s->dump_path = is_own_file(path) ? path : NULL;
     else if (!v->config_py)
         fprintf(s->cli->err, "%s: the compiled configuration\n", path);
     return SEL_CLI_OK;

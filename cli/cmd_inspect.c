@@ -162,8 +162,8 @@ static int run(const struct sel_cli *cli, const void *values)
 
 const struct sel_cli_command sel_cli_cmd_inspect = {
     .name = "inspect",
-    .about = "check a configuration and show what it means",
-    .more = "Prints `Your configuration looks OK.` if nothing else was asked.",
+    .about = "Check a configuration and show what it means.",
+    .more = "Prints `Your configuration looks OK.` if nothing else was asked.\n",
     .options = options,
     .option_count = SEL_COUNT(options),
     .values_size = sizeof(struct values),

@@ -139,9 +139,10 @@ static int write_and_close(int fd, struct sel_str text)
     return r;
 }
 
+/* Devices, pipes, and what a link leads to. */
 static int write_in_place(const char *path, struct sel_str text)
 {
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     return fd < 0 ? -errno : write_and_close(fd, text);
 }
 
@@ -179,7 +180,7 @@ int sel_cli_write_file(const struct sel_cli *cli, const char *path, struct sel_s
         return put == text.n && fflush(cli->out) == 0 ? 0 : file_error(err, -errno, "-");
     }
     struct stat st;
-    bool exists = stat(path, &st) == 0;
+    bool exists = lstat(path, &st) == 0;
     int r = exists && !S_ISREG(st.st_mode)
                 ? write_in_place(path, text)
                 : write_beside(path, exists ? st.st_mode & 07777 : new_file_mode(), text);

@@ -205,6 +205,7 @@ static void test_bad_requests_end_with_1(void **state)
         {{"--mock", "list.json"}, "list.json: "},
         {{"--mock", "step.json"}, "step.json"},
         {{"--config-py", "none/dump.json"}, "none/dump.json"},
+        {{"--config-py", "/dev/full"}, "/dev/full: No space left on device"},
     };
     for (size_t i = 0; i < SEL_COUNT(cases); i++) {
         const char *const *w = cases[i].words;
@@ -340,6 +341,18 @@ static void test_the_dump_is_there_only_if_it_is_to_be_kept(void **state)
     EXECUTE(&run, *state, "--mock", "mock.json", "--config-py", "kept.json", "--keep-config-py");
     expect(&run, 0, "", "");
     assert_true(exists(*state, "kept.json"));
+    EXECUTE(&run, *state, "--mock", "mock.json", "--config-py", "/dev/null");
+    expect(&run, 0, "", "");
+    assert_int_equal(access("/dev/null", F_OK), 0); /* not removed, not even by root */
+    EXECUTE(&run, *state, "--mock", "mock.json", "--config-py", "-");
+    expect(&run, 0, "{\n  ", "");
+
+    char link[512];
+    (void)snprintf(link, sizeof(link), "%s/link.json", ((struct sel_test_folder *)*state)->path);
+    assert_int_equal(symlink("kept.json", link), 0);
+    EXECUTE(&run, *state, "--mock", "mock.json", "--config-py", "link.json");
+    expect(&run, 0, "", "");
+    assert_true(exists(*state, "link.json"));
 }
 
 /* ---- code ---- */
