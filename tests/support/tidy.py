@@ -34,7 +34,7 @@ FOREIGN = {
     r"msgpack": {
         "core/value.h", "core/value.c", "core/value_codec.c", "cli/cmd_version.c",
     },
-    r"lmdb\.h": {"storage/lmdb.c", "storage/lmdb_check.c", "storage/journal_lmdb.c", "cli/cmd_version.c"},
+    r"lmdb\.h": {"storage/lmdb*", "storage/journal_lmdb.c", "cli/cmd_version.c"},
     r"(valijson|rapidjson)/": {"storage/schema*"},
     r"dlfcn\.h": {"worker/module.c"},
     r"zmq\.h|czmq\.h": {"broker/loop.c", "worker/link.c", "client/link.c"},
