@@ -28,8 +28,8 @@ struct sel_cond {
     const struct sel_predicate *builtin; /* NULL: of the module `global.predicates_module` */
     struct sel_str name;
     enum sel_predicate_input input;
-    uint32_t from_index;  /* which source of the edge the message is from, or SEL_COND_NO_NODE */
-    struct sel_str node;  /* its name */
+    uint32_t from_index;   /* which source of the edge the message is from, or SEL_COND_NO_NODE */
+    struct sel_str node;   /* its name */
     struct sel_value args; /* a map: the keyword arguments, as written */
     const struct sel_value *arg_values[SEL_PREDICATE_ARGS_MAX]; /* builtin: by position */
 };

@@ -71,7 +71,7 @@ struct sel_selective_def {
     struct sel_str *tasks;
     uint32_t task_count;
     bool follow_subflows;
-    bool run_subsequent;           /* true for the flows below, or for all if there are none */
+    bool run_subsequent;              /* true for the flows below, or for all if there are none */
     struct sel_str *subsequent_flows; /* `run_subsequent` given as a list */
     uint32_t subsequent_flow_count;
 };
@@ -140,7 +140,7 @@ struct sel_flow_def {
     struct sel_choice_def *choices; /* preferred first: more failed nodes, then by their names */
     uint32_t choice_count;
     bool node_args_from_first;
-    bool eager_all; /* `eager_failures: true` */
+    bool eager_all;         /* `eager_failures: true` */
     struct sel_str *nowait; /* as written */
     uint32_t nowait_count;
     struct sel_str *eager; /* as written */

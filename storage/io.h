@@ -16,8 +16,8 @@ struct sel_io;
 /* One wait for a wake-up that another thread gives. Zero it, hand it over, then wait. */
 struct sel_io_waiter {
     struct sel_io *io;
-    int state;              /* atomic; private to the implementation */
-    void *owner;            /* private */
+    int state;                  /* atomic; private to the implementation */
+    void *owner;                /* private */
     struct sel_io_waiter *next; /* free for whoever holds the waiter */
 };
 

@@ -31,7 +31,8 @@ int sel_modules_check_table(const struct sel_module *table, const char *file,
                             struct sel_error *err) SEL_WARN_UNUSED;
 
 /* Runs thread_init (thread_done) of all opened modules on this thread, once for each: a later call
- * is for modules that were opened meanwhile. A thread that ends without thread_done does it then. */
+ * is for modules that were opened meanwhile. A thread that ends without thread_done does it then.
+ */
 int sel_modules_thread_init(struct sel_modules *modules, struct sel_error *err) SEL_WARN_UNUSED;
 void sel_modules_thread_done(struct sel_modules *modules);
 
