@@ -925,6 +925,19 @@ static void cancel_fetchers(struct sel_hub *hub)
     }
 }
 
+/* Only the end of the top flow is anybody's business now. */
+void sel_hub_cancel_flow(struct sel_flow_run *run)
+{
+    if (run != run->hub->top || run->ended)
+        return;
+    struct sel_input input = {.type = SEL_INPUT_CANCEL};
+    struct sel_error err = {0};
+    int r = sel_decide(run->decider, &run->state, &input, unix_ms(), 1, &err);
+    sel_buf_clear(sel_decider_record(run->decider));
+    if (r == SEL_DECIDE_CANCELED)
+        conclude(run, r);
+}
+
 void sel_hub_cancel(struct sel_hub *hub)
 {
     struct sel_flow_run *run = hub->top;
@@ -932,11 +945,6 @@ void sel_hub_cancel(struct sel_hub *hub)
         return;
     hub->canceled = true;
     cancel_fetchers(hub);
-    if (!run || run->ended)
-        return;
-    struct sel_input input = {.type = SEL_INPUT_CANCEL};
-    struct sel_error err = {0};
-    int r = sel_decide(run->decider, &run->state, &input, unix_ms(), 1, &err);
-    if (r == SEL_DECIDE_CANCELED)
-        conclude(run, r);
+    if (run && !run->fetching)
+        sel_hub_cancel_flow(run);
 }

@@ -169,6 +169,8 @@ void sel_hub_cancel(struct sel_hub *hub);
 /* ---- between the parts of the hub ---- */
 void sel_hub_make_ready(struct sel_flow_run *run);
 void sel_hub_fail_flow(struct sel_flow_run *run, const char *reason); /* DISPATCHER_FAILURE */
+/* After sel_hub_cancel, for a flow that nobody fetches anything for. */
+void sel_hub_cancel_flow(struct sel_flow_run *run);
 /* The flow succeeds now; what is still active is no longer waited for. */
 void sel_hub_end_flow(struct sel_flow_run *run);
 struct sel_flow_run *sel_hub_flow_ref(struct sel_flow_run *run);

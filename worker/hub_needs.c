@@ -21,6 +21,7 @@ struct fetch {
     struct sel_co *co;
     struct sel_timer limit;
     uint32_t retries;
+    char name[128]; /* of the coroutine */
 };
 
 /* ---- waiting ---- */
@@ -52,6 +53,13 @@ static int hub_sleep(struct fetch *f, int64_t us)
     f->hub->fetching--;
     io->ops->wait(io, &sleep->waiter);
     return f->hub->canceled ? SEL_ECANCELED : 0;
+}
+
+/* Waiting for a storage that is away does not count. */
+static int start_limit(struct fetch *f)
+{
+    struct sel_loop *loop = f->hub->loop;
+    return sel_loop_timer_start(loop, &f->limit, sel_loop_now_us(loop) + FUNCTION_LIMIT_US);
 }
 
 /* ---- results ---- */
@@ -197,6 +205,8 @@ static int retrieve_again(struct fetch *f, struct batch *batch)
         int64_t us = f->run->flow->retry_countdown_us;
         sel_loop_timer_stop(f->hub->loop, &f->limit);
         r = hub_sleep(f, us > RETRY_US_MIN ? us : RETRY_US_MIN);
+        if (r == 0)
+            r = start_limit(f);
         if (r == 0)
             r = retrieve(f, batch);
     }
@@ -404,37 +414,50 @@ static int answer_all(struct fetch *f)
 static const char *reason(struct fetch *f, int code)
 {
     if (code == SEL_ECANCELED)
-        return f->hub->canceled ? "the run was cancelled"
-                                : "the time limit of 60 s for functions of a flow is reached";
+        return "the time limit for functions of a flow is reached";
     return f->err.text[0] ? f->err.text : sel_error_text(code);
+}
+
+static int begin_fetch(struct fetch *f, struct sel_flow_run *run, struct sel_arena *arena)
+{
+    struct sel_co *co = sel_co_current();
+    *f = (struct fetch){
+        .run = run, .hub = run->hub, .arena = arena, .co = co, .limit = SEL_TIMER_INIT};
+    f->limit.fn = on_limit;
+    (void)snprintf(f->name, sizeof(f->name), "a function of flow '%.*s'",
+                   SEL_STR_ARG(run->flow->name));
+    sel_co_set_name(co, f->name);
+    run->fetcher = co;
+    if (run->hub->canceled)
+        return SEL_ECANCELED; /* before it came to run */
+    return start_limit(f);
+}
+
+/* false: the flow is no longer to go on. */
+static bool end_fetch(struct fetch *f)
+{
+    struct sel_flow_run *run = f->run;
+    sel_loop_timer_stop(f->hub->loop, &f->limit);
+    sel_co_set_name(f->co, NULL);
+    f->hub->fetching--;
+    run->fetching = false;
+    run->fetcher = NULL;
+    if (f->hub->canceled)
+        sel_hub_cancel_flow(run);
+    return !run->ended && !f->hub->canceled;
 }
 
 static void fetch_main(void *arg)
 {
     struct sel_flow_run *run = arg;
-    struct sel_hub *hub = run->hub;
-    struct fetch f = {.run = run,
-                      .hub = hub,
-                      .arena = sel_decider_arena(run->decider),
-                      .co = sel_co_current(),
-                      .limit = SEL_TIMER_INIT};
-    f.limit.fn = on_limit;
-    char name[128];
-    (void)snprintf(name, sizeof(name), "a function of flow '%.*s'", SEL_STR_ARG(run->flow->name));
-    sel_co_set_name(f.co, name);
-    run->fetcher = f.co;
-    int r =
-        sel_loop_timer_start(hub->loop, &f.limit, sel_loop_now_us(hub->loop) + FUNCTION_LIMIT_US);
+    struct fetch f;
+    int r = begin_fetch(&f, run, sel_decider_arena(run->decider));
     if (r == 0)
         r = answer_all(&f);
-    sel_loop_timer_stop(hub->loop, &f.limit);
-    sel_co_set_name(f.co, NULL);
-    hub->fetching--;
-    run->fetching = false;
-    run->fetcher = NULL;
-    if (!run->ended && r == 0)
+    bool goes_on = end_fetch(&f);
+    if (goes_on && r == 0)
         sel_hub_make_ready(run);
-    else if (!run->ended)
+    else if (goes_on)
         sel_hub_fail_flow(run, reason(&f, r));
     sel_hub_flow_unref(run);
 }
@@ -560,24 +583,16 @@ static int user_sampling(struct fetch *f, double *ret)
 static void sample_main(void *arg)
 {
     struct sel_flow_run *run = arg;
-    struct sel_hub *hub = run->hub;
     struct sel_arena arena = {0};
-    struct fetch f = {
-        .run = run, .hub = hub, .arena = &arena, .co = sel_co_current(), .limit = SEL_TIMER_INIT};
     double seconds = -1;
-    f.limit.fn = on_limit;
-    run->fetcher = f.co;
-    int r =
-        sel_loop_timer_start(hub->loop, &f.limit, sel_loop_now_us(hub->loop) + FUNCTION_LIMIT_US);
+    struct fetch f;
+    int r = begin_fetch(&f, run, &arena);
     if (r == 0)
         r = user_sampling(&f, &seconds);
-    sel_loop_timer_stop(hub->loop, &f.limit);
-    hub->fetching--;
-    run->fetching = false;
-    run->fetcher = NULL;
-    if (!run->ended && r < 0)
+    bool goes_on = end_fetch(&f);
+    if (goes_on && r < 0)
         sel_hub_fail_flow(run, reason(&f, r));
-    else if (!run->ended)
+    else if (goes_on)
         set_alarm(run, seconds);
     sel_arena_done(&arena);
     sel_hub_flow_unref(run);
