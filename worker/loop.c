@@ -191,6 +191,13 @@ static void on_bell(struct sel_ring_op *op, int32_t result)
     bell->is_armed = false;
 }
 
+static void on_bell_cancelled(struct sel_ring_op *op, int32_t result)
+{
+    (void)result; /* found, or it has just ended: its own end comes too */
+    ((struct sel_loop_bell *)(void *)((char *)op - offsetof(struct sel_loop_bell, cancel)))
+        ->is_cancelling = false;
+}
+
 void sel_loop_post(struct sel_loop *loop, struct sel_post *post)
 {
     _Static_assert(offsetof(struct sel_post, next) == 0, "a post is a list node");
@@ -374,6 +381,7 @@ void sel_loop_get_stats(const struct sel_loop *loop, struct sel_loop_stats *ret)
 static int open_bell(struct sel_loop *loop, struct sel_error *err)
 {
     loop->bell.op.done = on_bell;
+    loop->bell.cancel.done = on_bell_cancelled;
     /* Blocking: the ring waits for a value by itself; from a non-blocking one it returns EAGAIN. */
     loop->bell.fd = eventfd(0, EFD_CLOEXEC);
     if (loop->bell.fd >= 0)
@@ -434,8 +442,9 @@ static void disarm_bell(struct sel_loop *loop)
     if (!loop->bell.is_armed)
         return;
     sel_loop_reserve_now(loop, 1);
-    sel_ring_cancel(loop->ring, &loop->bell.op);
-    while (loop->bell.is_armed) {
+    sel_ring_cancel(loop->ring, &loop->bell.cancel, &loop->bell.op);
+    loop->bell.is_cancelling = true;
+    while (loop->bell.is_armed || loop->bell.is_cancelling) {
         sel_ring_enter(loop->ring, true, INT64_MAX);
         (void)sel_ring_reap(loop->ring);
     }

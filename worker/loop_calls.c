@@ -6,14 +6,15 @@
 #include "worker/loop_private.h"
 #include "worker/offload.h"
 
-/* One operation of the ring and the coroutine that waits for it. */
+/* One operation of the ring and the coroutine that waits for it; and, if it shall end early, the
+ * cancellation, whose own end must be waited for too. */
 struct call {
     struct sel_loop_wait wait;
-    struct sel_ring_op op;
+    struct sel_ring_op op, cancel;
     struct sel_timer timer;
     struct sel_strand *strand;
     int32_t result;
-    bool is_timed_out;
+    bool is_done, is_cancelling, is_timed_out;
 };
 
 #define CONTAINER(type, member, p) ((type *)(void *)((char *)(p)-offsetof(type, member)))
@@ -22,20 +23,35 @@ static void on_done(struct sel_ring_op *op, int32_t result)
 {
     struct call *call = CONTAINER(struct call, op, op);
     call->result = result;
+    call->is_done = true;
     sel_timers_stop(&call->strand->loop->timers, &call->timer);
-    sel_loop_ready(call->strand);
+    if (!call->is_cancelling)
+        sel_loop_ready(call->strand);
+}
+
+static void on_cancelled(struct sel_ring_op *op, int32_t result)
+{
+    struct call *call = CONTAINER(struct call, cancel, op);
+    (void)result; /* found, or interrupted, or ended: in any case `op` ends */
+    call->is_cancelling = false;
+    if (call->is_done)
+        sel_loop_ready(call->strand);
 }
 
 static void cancel_call(struct sel_loop *loop, struct sel_loop_wait *wait)
 {
     struct call *call = CONTAINER(struct call, wait, wait);
+    if (call->is_cancelling)
+        return; /* the time limit has done it */
+    call->is_cancelling = true;
     sel_loop_reserve_now(loop, 1);
-    sel_ring_cancel(loop->ring, &call->op);
+    sel_ring_cancel(loop->ring, &call->cancel, &call->op);
 }
 
 static void on_timeout(struct sel_loop *loop, struct sel_timer *timer)
 {
     struct call *call = CONTAINER(struct call, timer, timer);
+    SEL_ASSERT(!call->is_done); /* that stops the timer */
     call->is_timed_out = true;
     cancel_call(loop, &call->wait);
 }
@@ -46,8 +62,9 @@ static bool begin(struct call *call)
     call->strand = sel_loop_strand();
     call->wait.cancel = cancel_call;
     call->op.done = on_done;
+    call->cancel.done = on_cancelled;
     call->timer.heap_index = UINT32_MAX;
-    call->is_timed_out = false;
+    call->is_done = call->is_cancelling = call->is_timed_out = false;
     if (call->strand->is_cancelled)
         return false;
     sel_loop_reserve(call->strand->loop, 1);
@@ -180,37 +197,61 @@ int sel_co_mkdir(const char *path, mode_t mode)
 
 /* ---- whole files ---- */
 
-/* The three operations of one chain. */
+/* The three operations of one chain: open, read, close. */
 struct file_call {
     struct sel_loop_wait wait;
-    struct sel_ring_op ops[3]; /* open, read, close */
+    struct sel_ring_op ops[3], cancel;
     struct sel_strand *strand;
+    uint32_t ended; /* how many of ops */
+    bool is_cancelling;
     int32_t open_result, read_result;
 };
 
+/* Ends the open or the read, whichever is under way; the close takes no time. */
+static void cancel_file(struct sel_loop *loop, struct sel_loop_wait *wait)
+{
+    struct file_call *call = CONTAINER(struct file_call, wait, wait);
+    if (call->is_cancelling || call->ended >= 2)
+        return;
+    call->is_cancelling = true;
+    sel_loop_reserve_now(loop, 1);
+    sel_ring_cancel(loop->ring, &call->cancel, &call->ops[call->ended]);
+}
+
+static void on_file_cancelled(struct sel_ring_op *op, int32_t result)
+{
+    struct file_call *call = CONTAINER(struct file_call, cancel, op);
+    call->is_cancelling = false;
+    if (call->ended == 3)
+        sel_loop_ready(call->strand);
+    else if (result == -ENOENT) /* the open has ended and the read has not begun: try again */
+        cancel_file(call->strand->loop, &call->wait);
+}
+
 static void on_file_opened(struct sel_ring_op *op, int32_t result)
 {
-    CONTAINER(struct file_call, ops[0], op)->open_result = result;
+    struct file_call *call = CONTAINER(struct file_call, ops[0], op);
+    call->ended = 1;
+    call->open_result = result;
+    if (call->strand->is_cancelled) /* what was cancelled was the open: now the read is next */
+        cancel_file(call->strand->loop, &call->wait);
 }
 
 static void on_file_read(struct sel_ring_op *op, int32_t result)
 {
-    CONTAINER(struct file_call, ops[1], op)->read_result = result;
+    struct file_call *call = CONTAINER(struct file_call, ops[1], op);
+    call->ended = 2;
+    call->read_result = result;
 }
 
 /* The last of a chain ends last, also when the first has failed. */
 static void on_file_closed(struct sel_ring_op *op, int32_t result)
 {
+    struct file_call *call = CONTAINER(struct file_call, ops[2], op);
     (void)result; /* nothing was written to the file, so nothing can be lost */
-    sel_loop_ready(CONTAINER(struct file_call, ops[2], op)->strand);
-}
-
-static void cancel_file(struct sel_loop *loop, struct sel_loop_wait *wait)
-{
-    struct file_call *call = CONTAINER(struct file_call, wait, wait);
-    sel_loop_reserve_now(loop, 2);
-    sel_ring_cancel(loop->ring, &call->ops[0]);
-    sel_ring_cancel(loop->ring, &call->ops[1]);
+    call->ended = 3;
+    if (!call->is_cancelling)
+        sel_loop_ready(call->strand);
 }
 
 /* SEL_RING_SLOTS if all are in use. */
@@ -237,6 +278,7 @@ static ssize_t read_file_linked(struct sel_strand *strand, uint32_t slot, const 
     struct file_call call = {
         .wait = {cancel_file},
         .ops = {{on_file_opened}, {on_file_read}, {on_file_closed}},
+        .cancel = {on_file_cancelled},
         .strand = strand,
     };
     sel_ring_read_file(strand->loop->ring, &call.ops[0], &call.ops[1], &call.ops[2], slot, path, p,

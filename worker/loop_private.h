@@ -39,10 +39,10 @@ struct sel_strands {
 
 /* Something that another thread writes to wake a sleeping loop. */
 struct sel_loop_bell {
-    struct sel_ring_op op;
+    struct sel_ring_op op, cancel;
     int fd; /* an eventfd */
     uint64_t count;
-    bool is_armed;
+    bool is_armed, is_cancelling;
 };
 
 struct sel_loop {

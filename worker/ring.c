@@ -9,6 +9,7 @@
 #define ENTRIES_MAX 32768u
 #define RW_MAX ((size_t)0x7ffff000) /* what read(2) moves at most */
 #define REAP_BATCH 64u
+#define PROBE_OPERATIONS 256u /* as many as there can be */
 
 struct sel_ring {
     struct io_uring uring;
@@ -64,16 +65,19 @@ static int refuse(struct sel_error *err, int r)
 
 static int check_operations(struct io_uring *uring, struct sel_error *err)
 {
-    struct io_uring_probe *probe = io_uring_get_probe_ring(uring);
+    struct io_uring_probe *probe =
+        sel_mem_zalloc(sizeof(*probe) + PROBE_OPERATIONS * sizeof(struct io_uring_probe_op));
     if (!probe)
         return refuse(err, -ENOMEM);
-    int r = 0;
+    int r = io_uring_register_probe(uring, probe, PROBE_OPERATIONS);
+    if (r < 0)
+        r = refuse(err, r);
     for (size_t i = 0; i < SEL_COUNT(needed) && r == 0; i++)
         if (!io_uring_opcode_supported(probe, needed[i].opcode))
             r = sel_error_set(err, SEL_EUNSUPPORTED, (struct sel_pos){0},
                               "this kernel's io_uring has no %s; Linux 6.1 or newer is needed",
                               needed[i].name);
-    io_uring_free_probe(probe);
+    sel_mem_free(probe);
     return r;
 }
 
@@ -291,11 +295,12 @@ void sel_ring_read_file(struct sel_ring *ring, struct sel_ring_op *open_op,
     io_uring_sqe_set_data(sqe, close_op);
 }
 
-void sel_ring_cancel(struct sel_ring *ring, const struct sel_ring_op *op)
+void sel_ring_cancel(struct sel_ring *ring, struct sel_ring_op *cancel,
+                     const struct sel_ring_op *op)
 {
     struct io_uring_sqe *sqe = next_sqe(ring);
     io_uring_prep_cancel64(sqe, (uintptr_t)op, 0);
-    io_uring_sqe_set_data(sqe, NULL); /* found or not: what counts is the end of `op` */
+    io_uring_sqe_set_data(sqe, cancel);
 }
 
 /* ---- entering ---- */
@@ -355,8 +360,7 @@ uint32_t sel_ring_reap(struct sel_ring *ring)
         /* The places are given back before the callbacks, which may submit. */
         io_uring_cq_advance(&ring->uring, count);
         for (uint32_t i = 0; i < count; i++)
-            if (ends[i].op)
-                ends[i].op->done(ends[i].op, ends[i].result);
+            ends[i].op->done(ends[i].op, ends[i].result);
         total += count;
         if (count < REAP_BATCH)
             break;

@@ -71,8 +71,10 @@ void sel_ring_read_file(struct sel_ring *ring, struct sel_ring_op *open_op,
 bool sel_ring_has_slots(const struct sel_ring *ring);
 
 /* Asks the kernel to end `op` early; op->done is called as ever, with -ECANCELED or with what was
- * reached before. 1 to reserve. */
-void sel_ring_cancel(struct sel_ring *ring, const struct sel_ring_op *op);
+ * reached before. cancel->done hears 0 (found), -EALREADY (runs; has been interrupted) or -ENOENT:
+ * has ended, or, in a chain, has not begun, and then this call had no effect. 1 to reserve. */
+void sel_ring_cancel(struct sel_ring *ring, struct sel_ring_op *cancel,
+                     const struct sel_ring_op *op);
 
 /* Hands over what was prepared. `wait`: sleeps until something completes or `timeout_us`
  * (INT64_MAX: none) is over; else only collects what has completed, with no system call if there is
