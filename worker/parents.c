@@ -218,8 +218,8 @@ static int tree_to_value(struct tree_context *c, struct tree *tree, struct sel_v
         int r = t->is_flow ? tree_to_value(c, t, &value) : sel_value_end(&t->ids, &value);
         if (r < 0)
             return r;
-        /* an empty branch (a flow that ran no task) is left out, as it has no ids to offer */
-        if (!t->is_flow || t->first)
+        /* a branch without tasks, however deep, is left out: it has no ids to offer */
+        if (!t->is_flow || sel_value_count(&value) > 0)
             sel_value_put(&map, t->name, value);
     }
     return sel_value_end(&map, ret);
@@ -246,7 +246,7 @@ int sel_parents_to_value(const struct sel_system *system, const struct sel_paren
             r = tree_to_value(&c, &tree, &value);
         if (r < 0)
             return r;
-        if (tree.first)
+        if (sel_value_count(&value) > 0)
             sel_value_put(&map, p->name, value);
     }
     return sel_value_end(&map, ret);
