@@ -389,9 +389,13 @@ static void conclude(struct run *run)
         job->countdown_s = run->result.retry_s;
         trace_retry(run, true, job->retried_count);
         break;
+    case SEL_EXEC_CANCELED:
+        run->result.error_class = "Cancelled";
+        run->result.error_message = "the run was cancelled";
+        conclude_failure(run);
+        break;
     case SEL_EXEC_FAILURE:
     case SEL_EXEC_FATAL:
-    case SEL_EXEC_CANCELED:
         conclude_failure(run);
         break;
     }
@@ -469,6 +473,7 @@ static void unlist_running(struct sel_job *job)
 
 void sel_job_cancel_all(struct sel_job_worker *worker)
 {
+    worker->canceled = true;
     for (struct sel_job *job = worker->running; job; job = job->next_running)
         sel_loop_cancel(worker->loop, job->co);
 }
@@ -484,7 +489,10 @@ SEL_CO void sel_job_run(struct sel_job *job)
     if (name)
         sel_co_set_name(sel_co_current(), name);
     trace_start(&run);
-    run_code(&run);
+    if (!job->worker->canceled)
+        run_code(&run);
+    else
+        run.result.outcome = SEL_EXEC_CANCELED;
     if (run.result.outcome == SEL_EXEC_SUCCESS)
         keep_result(&run);
     conclude(&run);

@@ -80,11 +80,12 @@ struct sel_job_worker {
     struct sel_arena *arenas; /* a stack of idle ones */
     uint32_t arena_count, arena_cap;
     uint32_t in_flight; /* the hub's count */
+    bool canceled;      /* jobs that come from now on are not begun */
 };
 
 void sel_job_worker_done(struct sel_job_worker *worker);
 
-/* Cancels all jobs that run on the worker's loop; on its own thread. */
+/* Cancels all jobs that run on the worker's loop or will come to it; on its own thread. */
 void sel_job_cancel_all(struct sel_job_worker *worker);
 
 /* Runs the code, checks and stores the result, emits the trace events. Always sets `outcome`. */
