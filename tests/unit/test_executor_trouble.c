@@ -1,0 +1,221 @@
+#include "tests/support/test.h"
+
+#include "core/compile.h"
+#include "worker/executor.h"
+#include "worker/mock.h"
+#include "worker/module.h"
+
+/* A run of flow `main` of one YAML text with the code of tests/modules, and what came of it. */
+struct trial {
+    struct sel_arena arena;
+    struct sel_system *system;
+    struct sel_modules *modules;
+    struct sel_executor *executor;
+    const struct sel_executor_report *report;
+    struct sel_buf args;
+    struct sel_error err;
+    struct sel_executor_options options;
+    uint32_t stops; /* how often should_stop was asked */
+    int code;
+};
+
+static void quiet(void *ctx, enum sel_log_level level, const char *line)
+{
+    (void)ctx, (void)level, (void)line;
+}
+
+/* Ctrl-C at the first opportunity. */
+static bool stop_at_once(void *ctx)
+{
+    struct trial *t = ctx;
+    t->stops++;
+    return true;
+}
+
+static struct trial *begin(const char *yaml, const char *args)
+{
+    static const struct sel_predicate_world world;
+    struct trial *t = SEL_NEW(struct trial);
+    struct sel_diag diag;
+    assert_non_null(t);
+    t->modules = sel_modules_new(SEL_TEST_MODULES);
+    assert_non_null(t->modules);
+    struct sel_compile_user user = sel_modules_compile_user(t->modules);
+    struct sel_source source = {"trial.yaml", sel_str_c(yaml)};
+    struct sel_compile_options options = {
+        .nodes = source, .flows = &source, .flow_count = 1, .world = &world, .user = &user};
+    sel_diag_init(&diag, &t->arena);
+    if (sel_compile(&options, &diag, &t->system) < 0)
+        fail_msg("%s", diag.first ? diag.first->text : "refused without a reason");
+    if (args) {
+        struct sel_value value = sel_test_json(&t->arena, args);
+        sel_value_encode(&value, &t->args);
+    }
+    t->options = (struct sel_executor_options){.system = t->system,
+                                               .modules = t->modules,
+                                               .flow_name = SEL_STR("main"),
+                                               .node_args = sel_buf_str(&t->args),
+                                               .log = quiet,
+                                               .stop_ctx = t};
+    return t;
+}
+
+static int run(struct trial *t)
+{
+    t->code = sel_executor_new(&t->options, &t->executor, &t->err);
+    if (t->code == 0)
+        t->code = sel_executor_run(t->executor, &t->report, &t->err);
+    if (t->code < 0)
+        print_message("%s\n", t->err.text);
+    return t->code;
+}
+
+static void end(struct trial *t)
+{
+    sel_executor_free(t->executor);
+    sel_modules_free(t->modules);
+    sel_system_free(t->system);
+    sel_buf_done(&t->args);
+    sel_arena_done(&t->arena);
+    sel_mem_free(t);
+}
+
+/* The counts of runs agree: nothing was lost. */
+static void assert_all_ended(const struct trial *t)
+{
+    const struct sel_executor_progress *p = &t->report->progress;
+    assert_int_equal(p->started, p->finished + p->failed);
+    assert_int_equal(p->running, 0);
+}
+
+#define TASK(name, class) "  - {name: " name ", import: trouble, classname: " class "}\n"
+
+/* ---- cancelling while something is under way ---- */
+
+static void test_a_cancel_reaches_functions_that_hang(void **state)
+{
+    (void)state;
+    static const char *const flows[] = {
+        "  - name: main\n    edges: [{from: , to: a, foreach: {import: trouble, function: "
+        "hangs}}]\n",
+        "  - name: main\n    edges: [{from: , to: a, condition: {name: hangingPredicate}}]\n",
+        "  - name: main\n    sampling: {name: hangingSampling, import: trouble}\n"
+        "    edges: [{from: , to: a}]\n",
+        "  - name: main\n    edges: [{from: , to: [a, inner]}]\n"
+        "  - name: inner\n"
+        "    edges: [{from: , to: a, foreach: {import: trouble, function: hangs}}]\n",
+    };
+    for (size_t i = 0; i < SEL_COUNT(flows); i++) {
+        char yaml[1024];
+        (void)snprintf(yaml, sizeof(yaml),
+                       "tasks:\n" TASK("a", "Nothing") "global: {predicates_module: trouble}\n"
+                                                       "flows: [main%s]\nflow-definitions:\n%s",
+                       strstr(flows[i], "inner") ? ", inner" : "", flows[i]);
+        struct trial *t = begin(yaml, NULL);
+        t->options.should_stop = stop_at_once;
+        assert_ok(run(t));
+        assert_int_equal(t->report->outcome, SEL_FLOW_CANCELED);
+        end(t);
+    }
+}
+
+static void test_a_cancel_reaches_a_storage_that_hangs(void **state)
+{
+    (void)state;
+    struct trial *t =
+        begin("tasks:\n"
+              "  - {name: a, import: trouble, classname: Nothing, storage: S}\n"
+              "storages: [{name: S, import: trouble, classname: Slow}]\n"
+              "flows: [main]\n"
+              "flow-definitions:\n"
+              "  - name: main\n"
+              "    edges:\n"
+              "      - {from: , to: a}\n"
+              "      - {from: a, to: a, condition: {name: fieldExist, args: {key: x}}}\n",
+              NULL);
+    t->options.should_stop = stop_at_once;
+    assert_ok(run(t));
+    assert_int_equal(t->report->outcome, SEL_FLOW_CANCELED);
+    end(t);
+}
+
+/* A decision waits for its storage by the hub's clock, which stands still while a task runs. */
+static void test_a_cancel_reaches_a_decision_that_waits_for_its_storage(void **state)
+{
+    (void)state;
+    for (int is_virtual = 0; is_virtual < 2; is_virtual++) {
+        struct trial *t = begin(
+            "tasks:\n" TASK(
+                "b", "Hangs") "  - {name: a, import: trouble, classname: Nothing, storage: S}\n"
+                              "storages: [{name: S, import: trouble, classname: Away}]\n"
+                              "flows: [main]\n"
+                              "flow-definitions:\n"
+                              "  - name: main\n"
+                              "    retry_countdown: 3600\n"
+                              "    max_retry: 1\n"
+                              "    edges:\n"
+                              "      - {from: , to: [a, b]}\n"
+                              "      - {from: a, to: a, condition: {name: fieldExist, args: {key: "
+                              "x}}}\n",
+            NULL);
+        t->options.virtual_time = is_virtual;
+        t->options.should_stop = stop_at_once;
+        assert_ok(run(t));
+        assert_int_equal(t->report->outcome, SEL_FLOW_CANCELED);
+        end(t);
+    }
+}
+
+static void test_a_cancel_reaches_tasks_that_have_not_begun(void **state)
+{
+    (void)state;
+    for (uint32_t threads = 1; threads <= 2; threads++) {
+        struct trial *t =
+            begin("tasks:\n" TASK("a", "HoldsUp") "flows: [main]\n"
+                                                  "flow-definitions:\n"
+                                                  "  - name: main\n"
+                                                  "    edges:\n"
+                                                  "      - {from: , to: a, foreach: {import: "
+                                                  "trouble, function: numbers}}\n",
+                  "{\"count\": 3000}");
+        t->options.slots = 2000;
+        t->options.threads = threads;
+        t->options.should_stop = stop_at_once;
+        assert_ok(run(t));
+        assert_int_equal(t->report->outcome, SEL_FLOW_CANCELED);
+        end(t);
+    }
+}
+
+/* ---- ends ---- */
+
+static void test_every_start_is_counted_as_an_end(void **state)
+{
+    (void)state;
+    struct trial *t =
+        begin("tasks:\n" TASK("a", "Nothing") "flows: [main, inner]\n"
+                                              "flow-definitions:\n"
+                                              "  - name: main\n"
+                                              "    nowait: [inner, a]\n"
+                                              "    edges: [{from: , to: [inner, a]}]\n"
+                                              "  - name: inner\n"
+                                              "    edges: [{from: , to: [a, a]}]\n",
+              NULL);
+    assert_ok(run(t));
+    assert_int_equal(t->report->outcome, SEL_FLOW_SUCCESS);
+    assert_int_equal(t->report->progress.started, 4);
+    assert_all_ended(t);
+    end(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_cancel_reaches_functions_that_hang),
+        cmocka_unit_test(test_a_cancel_reaches_a_storage_that_hangs),
+        cmocka_unit_test(test_a_cancel_reaches_a_decision_that_waits_for_its_storage),
+        cmocka_unit_test(test_a_cancel_reaches_tasks_that_have_not_begun),
+        cmocka_unit_test(test_every_start_is_counted_as_an_end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
