@@ -134,6 +134,7 @@ static struct sel_flow_run *new_flow(struct sel_hub *hub, const struct flow_opti
     run->is_edge_plan = options->is_edge_plan;
     run->combination = UINT64_MAX;
     run->countdown_s = -1;
+    run->states = sel_engine_state_cache(hub->engine, run->flow);
     run->sampled = run->flow->has_sampling && !hub->engine->options->ignore_sampling;
     bool traced = sel_engine_is_traced(hub->engine);
     run->sink = (struct sel_decide_sink){
@@ -188,13 +189,17 @@ static bool push_input(struct sel_flow_run *run, uint32_t ordinal, bool failed)
     return true;
 }
 
+static void count_end(struct sel_hub *hub, bool failed)
+{
+    if (failed)
+        hub->counters.failed++;
+    else
+        hub->counters.finished++;
+}
+
 /* A node run ended. Flows that are sampled look at it when their alarm rings. */
 static void node_ended(struct sel_flow_run *run, uint32_t ordinal, bool failed)
 {
-    if (failed)
-        run->hub->counters.failed++;
-    else
-        run->hub->counters.finished++;
     if (!push_input(run, ordinal, failed)) {
         sel_hub_fatal(run->hub, SEL_ENOMEM, "a completion cannot be kept");
         return;
@@ -219,7 +224,7 @@ static const struct sel_lineage *find_lineage(const struct sel_flow_run *run, ui
     return found ? &run->lineage[low] : NULL;
 }
 
-static struct sel_ended_flow *ended_child(const struct sel_flow_run *run, uint32_t ordinal)
+struct sel_ended_flow *sel_hub_ended_child(const struct sel_flow_run *run, uint32_t ordinal)
 {
     const struct sel_state_child *child = sel_state_child(&run->state, ordinal);
     return child && run->children ? run->children[child - run->state.children] : NULL;
@@ -233,7 +238,7 @@ static bool is_parent(const struct sel_flow_run *run, uint32_t ordinal, bool fai
         return true;
     bool wanted = failed ? node->propagate_failures || node->propagate_compound_failures
                          : node->propagate_finished || node->propagate_compound_finished;
-    return wanted && ended_child(run, ordinal);
+    return wanted && sel_hub_ended_child(run, ordinal);
 }
 
 static int set_parent(struct sel_flow_run *run, struct sel_parents *parents, uint32_t index,
@@ -246,7 +251,7 @@ static int set_parent(struct sel_flow_run *run, struct sel_parents *parents, uin
         return sel_parents_set_task(parents, index, name,
                                     sel_state_run_id(&run->state, ordinal, text));
     bool compound = failed ? node->propagate_compound_failures : node->propagate_compound_finished;
-    sel_parents_set_flow(parents, index, name, ended_child(run, ordinal), compound);
+    sel_parents_set_flow(parents, index, name, sel_hub_ended_child(run, ordinal), compound);
     return 0;
 }
 
@@ -541,6 +546,8 @@ static void end_flow(struct sel_flow_run *run, enum sel_decide_result result)
         parent->children[child - parent->state.children] = take_ended(run);
         node_ended(parent, run->parent_ordinal, result != SEL_DECIDE_END);
     }
+    if (parent)
+        count_end(hub, result != SEL_DECIDE_END);
     if (run != hub->top) /* the hub keeps its own reference to that */
         sel_hub_flow_unref(run);
 }
@@ -550,7 +557,7 @@ static void retry_flow(struct sel_flow_run *run)
     struct sel_hub *hub = run->hub;
     drop_lineage(run);
     drop_combination(run);
-    run->input_count = run->input_head = 0;
+    run->input_count = run->input_head = run->noted_count = 0;
     run->has_previous_retry = false;
     hub->counters.retried++;
     uint32_t node = hub->system->task_count + run->flow->index;
@@ -618,6 +625,8 @@ static bool next_input(struct sel_flow_run *run, struct sel_input *ret)
     struct sel_flow_input *input = &run->inputs[run->input_head];
     run->input_head = (run->input_head + 1) % run->input_cap;
     run->input_count--;
+    if (run->noted_count > 0)
+        run->noted_count--;
     *ret = (struct sel_input){.type = input->failed ? SEL_INPUT_FAILED : SEL_INPUT_DONE,
                               .ordinal = input->ordinal};
     return true;
@@ -665,6 +674,10 @@ static void decide(struct sel_flow_run *run)
     struct sel_input input;
     struct sel_error err = {0};
     bool has_input = !run->deciding;
+    if (has_input && run->states && run->noted_count < run->input_count) {
+        sel_hub_note_states(run);
+        return;
+    }
     if (has_input && !next_input(run, &input))
         return;
     if (has_input)
@@ -764,14 +777,9 @@ static void settle_job(struct sel_hub *hub, struct sel_job *job)
         return;
     }
     bool failed = job->outcome != SEL_JOB_DONE;
-    if (job->nowait || run->ended || run->state.attempt != job->attempt) {
-        if (failed)
-            hub->counters.failed++;
-        else
-            hub->counters.finished++;
-    } else {
+    count_end(hub, failed);
+    if (!job->nowait && !run->ended && run->state.attempt == job->attempt)
         node_ended(run, job->ordinal, failed);
-    }
     free_job(job);
 }
 
@@ -850,8 +858,6 @@ int sel_hub_init(struct sel_hub *hub, struct sel_engine *engine, struct sel_loop
     hub->times = sel_mem_zalloc(sizeof(*hub->times) * ((size_t)hub->system->task_count + 1));
     if (!hub->plans || !hub->null_args || !hub->times)
         r = sel_error_set(err, SEL_ENOMEM, (struct sel_pos){0}, "out of memory");
-    if (r == 0)
-        r = sel_hub_caches_init(hub, err);
     if (r < 0)
         sel_hub_done(hub);
     return r;
@@ -878,7 +884,6 @@ void sel_hub_done(struct sel_hub *hub)
     sel_mem_free(hub->held);
     sel_blob_unref(hub->null_args);
     sel_plan_cache_free(hub->plans);
-    sel_hub_caches_done(hub);
     sel_arena_done(&hub->trace_arena);
     sel_local_queues_done(&hub->queues);
     memset(hub, 0, sizeof(*hub));
