@@ -159,7 +159,7 @@ static void host_trace(void *ctx, uint32_t event, const struct sel_value *detail
 
 /* ---- storages ---- */
 
-static const char *engine_getenv(void *ctx, const char *name)
+const char *sel_engine_getenv(void *ctx, const char *name)
 {
     const struct sel_executor_options *options = ctx;
     return options->getenv ? options->getenv(options->getenv_ctx, name) : getenv(name);
@@ -190,7 +190,7 @@ static int open_adapter(struct sel_engine *engine, const struct sel_storage_def 
 {
     struct sel_storage_options options = {.name = def->name,
                                           .config = &def->config,
-                                          .getenv = engine_getenv,
+                                          .getenv = sel_engine_getenv,
                                           .getenv_ctx = (void *)engine->options,
                                           .echo = echo};
     const struct sel_storage_adapter *adapter =
@@ -311,7 +311,7 @@ static int prepare_task(struct sel_engine *engine, uint32_t index, struct sel_er
     struct sel_storage *storage;
     if (r == 0 && task->storage != SEL_NONE)
         r = sel_engine_storage(engine, task->storage, &storage, err);
-    return r;
+    return r < 0 ? r : sel_engine_open_task_caches(engine, index, err);
 }
 
 static int check_function(struct sel_engine *engine, enum sel_module_kind kind,
@@ -333,8 +333,8 @@ static bool is_builtin_module(struct sel_str module)
     return module.n >= prefix.n && memcmp(module.p, prefix.p, prefix.n) == 0;
 }
 
-static int check_flow_functions(struct sel_engine *engine, const struct sel_flow_def *flow,
-                                struct sel_error *err)
+static int prepare_flow(struct sel_engine *engine, const struct sel_flow_def *flow,
+                        struct sel_error *err)
 {
     int r = 0;
     for (uint32_t e = 0; e < flow->edge_count && r == 0; e++) {
@@ -343,7 +343,7 @@ static int check_flow_functions(struct sel_engine *engine, const struct sel_flow
     }
     if (r == 0 && flow->has_sampling && !is_builtin_module(flow->sampling.module))
         r = check_function(engine, SEL_MODULE_SAMPLING, &flow->sampling, err);
-    return r;
+    return r < 0 ? r : sel_engine_open_flow_cache(engine, flow->index, err);
 }
 
 /* Prepares everything that `flow` can come to run. */
@@ -361,7 +361,7 @@ static int prepare_reachable(struct sel_engine *engine, const struct sel_flow_de
     }
     while (count > 0 && r == 0) {
         const struct sel_flow_def *f = &s->flows[todo[--count]];
-        r = check_flow_functions(engine, f, err);
+        r = prepare_flow(engine, f, err);
         for (uint32_t i = 0; i < f->node_count && r == 0; i++) {
             uint32_t node = f->nodes[i].node;
             engine->keeps_failures |= f->choice_count > 0;
@@ -437,7 +437,8 @@ int sel_engine_new(const struct sel_executor_options *options, const struct sel_
     engine->storages =
         sel_mem_zalloc(sizeof(*engine->storages) * ((size_t)system->storage_count + 1));
     engine->failures = SEL_NEW(struct sel_failure_table);
-    int r = engine->codes && engine->storages && engine->failures
+    int cached = sel_engine_caches_init(engine);
+    int r = cached == 0 && engine->codes && engine->storages && engine->failures
                 ? 0
                 : sel_error_set(err, SEL_ENOMEM, flow->pos, "out of memory");
     if (r == 0)
@@ -464,6 +465,7 @@ struct sel_engine *sel_engine_free(struct sel_engine *engine)
         if (engine->storages[i] && engine->tracer)
             trace_connect(engine, &engine->system->storages[i], SEL_TRACE_STORAGE_DISCONNECT);
     }
+    sel_engine_caches_done(engine);
     engine->tracer = sel_tracer_free(engine->tracer); /* it may still write to storages */
     for (uint32_t i = 0; engine->storages && i < engine->system->storage_count; i++) {
         if (engine->storages[i])

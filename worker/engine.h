@@ -22,6 +22,7 @@
 
 struct sel_mock;
 struct sel_modules;
+struct sel_result_cache;
 
 struct sel_engine_code {
     const struct sel_runtime_ops *ops; /* NULL: the flow at hand cannot reach the task */
@@ -29,13 +30,20 @@ struct sel_engine_code {
     struct sel_schema *schema; /* or NULL */
 };
 
+/* By index in the system; NULL: none. Used by the hub's thread alone. */
+struct sel_engine_caches {
+    struct sel_result_cache **tasks, **storages; /* of results */
+    struct sel_result_cache **flows;             /* of the states of their nodes */
+};
+
 struct sel_engine {
     const struct sel_executor_options *options;
     const struct sel_system *system;
     struct sel_engine_code *codes; /* by task */
     struct sel_storage **storages; /* by index; NULL: not open yet */
-    pthread_mutex_t storage_lock;  /* while a storage is opened */
-    pthread_mutex_t lock;          /* of `failures` */
+    struct sel_engine_caches caches;
+    pthread_mutex_t storage_lock; /* while a storage is opened */
+    pthread_mutex_t lock;         /* of `failures` */
     struct sel_tracer *tracer;
     struct sel_task_host host;
     struct sel_failure_table *failures; /* class and message by run id, for parent exceptions */
@@ -53,6 +61,13 @@ struct sel_engine *sel_engine_free(struct sel_engine *engine); /* returns NULL *
 int sel_engine_storage(struct sel_engine *engine, uint32_t index, struct sel_storage **ret,
                        struct sel_error *err) SEL_WARN_UNUSED;
 
+/* The cache that results of a task go through, NULL if none: its own, else that of its storage. */
+struct sel_result_cache *sel_engine_result_cache(const struct sel_engine *engine,
+                                                 const struct sel_task_def *task);
+/* The cache of the states of a flow's nodes, NULL if none. */
+struct sel_result_cache *sel_engine_state_cache(const struct sel_engine *engine,
+                                                const struct sel_flow_def *flow);
+
 static inline bool sel_engine_is_traced(const struct sel_engine *engine)
 {
     return sel_tracer_is_on(engine->tracer);
@@ -65,6 +80,16 @@ void sel_engine_note_failure(struct sel_engine *engine, const char *run_id, cons
 /* "class: message" of a failed run, in `arena`; a text that says so if it is not known. */
 const char *sel_engine_failure_text(struct sel_engine *engine, const struct sel_state *state,
                                     uint32_t ordinal, struct sel_arena *arena);
+
+/* ---- between engine.c and engine_cache.c ---- */
+int sel_engine_caches_init(struct sel_engine *engine) SEL_WARN_UNUSED; /* 0 or SEL_ENOMEM */
+void sel_engine_caches_done(struct sel_engine *engine);
+int sel_engine_open_task_caches(struct sel_engine *engine, uint32_t task,
+                                struct sel_error *err) SEL_WARN_UNUSED;
+int sel_engine_open_flow_cache(struct sel_engine *engine, uint32_t flow,
+                               struct sel_error *err) SEL_WARN_UNUSED;
+/* The environment of the run; `ctx`: its options. */
+const char *sel_engine_getenv(void *ctx, const char *name);
 
 /* One line to the log. */
 void sel_engine_log(const struct sel_engine *engine, enum sel_log_level level, const char *fmt, ...)

@@ -363,6 +363,14 @@ static int hand_down(struct sel_parents *parents, bool finished, bool failed,
 
 /* ---- starting nodes ---- */
 
+static void free_job(struct sel_job *job)
+{
+    sel_parents_unref(job->parents);
+    sel_blob_unref(job->args);
+    sel_hub_flow_unref(job->flow);
+    sel_mem_free(job);
+}
+
 /* The flow's arguments as a blob that its jobs share. */
 static struct sel_blob *shared_args(struct sel_flow_run *run)
 {
@@ -408,8 +416,10 @@ static int start_task(struct sel_flow_run *run, const struct sel_start *start,
     job->nowait = start->nowait;
     job->parents = sel_parents_ref(parents);
     job->args = sel_blob_ref(args);
-    hub->counters.jobs_active++;
-    return push_work(run, &job->work, start);
+    int r = push_work(run, &job->work, start);
+    if (r < 0)
+        free_job(job);
+    return r;
 }
 
 static bool same_bytes(struct sel_str a, struct sel_str b)
@@ -748,15 +758,6 @@ struct sel_job *sel_hub_pop(struct sel_hub *hub)
     }
 }
 
-static void free_job(struct sel_job *job)
-{
-    job->flow->hub->counters.jobs_active--;
-    sel_parents_unref(job->parents);
-    sel_blob_unref(job->args);
-    sel_hub_flow_unref(job->flow);
-    sel_mem_free(job);
-}
-
 static void requeue(struct sel_hub *hub, struct sel_job *job)
 {
     hub->counters.retried++;
@@ -764,8 +765,10 @@ static void requeue(struct sel_hub *hub, struct sel_job *job)
         job->retried_count++;
     int64_t delay_us = job->countdown_s >= 9e12 ? INT64_MAX : (int64_t)(job->countdown_s * 1e6);
     if (sel_local_push(&hub->queues, &job->work, job->task_index, sel_hub_now_us(hub), delay_us) <
-        0)
+        0) {
         sel_hub_fatal(hub, SEL_ENOMEM, "a retry cannot be put off");
+        free_job(job);
+    }
 }
 
 static void settle_job(struct sel_hub *hub, struct sel_job *job)
@@ -807,6 +810,7 @@ void sel_hub_job_done(struct sel_hub *hub, struct sel_job *job)
     if (!sel_mem_grow(&hub->held, &hub->held_cap, (uint64_t)hub->held_count + 1,
                       sizeof(*hub->held))) {
         sel_hub_fatal(hub, SEL_ENOMEM, "a completion cannot be kept");
+        free_job(job);
         return;
     }
     hub->held[hub->held_count++] = job;
@@ -854,9 +858,8 @@ int sel_hub_init(struct sel_hub *hub, struct sel_engine *engine, struct sel_loop
     if (r < 0)
         return r;
     hub->plans = sel_plan_cache_new(hub->system);
-    hub->null_args = sel_blob_new((struct sel_str){(const char *)sel_value_null_bytes, 1});
     hub->times = sel_mem_zalloc(sizeof(*hub->times) * ((size_t)hub->system->task_count + 1));
-    if (!hub->plans || !hub->null_args || !hub->times)
+    if (!hub->plans || !hub->times)
         r = sel_error_set(err, SEL_ENOMEM, (struct sel_pos){0}, "out of memory");
     if (r < 0)
         sel_hub_done(hub);
@@ -882,7 +885,6 @@ void sel_hub_done(struct sel_hub *hub)
         sel_mem_free(hub->times[i].run_us);
     sel_mem_free(hub->times);
     sel_mem_free(hub->held);
-    sel_blob_unref(hub->null_args);
     sel_plan_cache_free(hub->plans);
     sel_arena_done(&hub->trace_arena);
     sel_local_queues_done(&hub->queues);

@@ -14,7 +14,6 @@
 #include "core/histogram.h"
 #include "core/prng.h"
 #include "core/strategy.h"
-#include "storage/cache.h"
 #include "worker/engine.h"
 #include "worker/executor.h"
 #include "worker/job.h"
@@ -77,6 +76,8 @@ struct sel_flow_run {
     struct sel_hub_sleep sleep; /* its own: work in a queue outlives the coroutine */
     bool is_ready;
     struct sel_flow_run *next_ready;
+    struct sel_result_cache *states; /* of its nodes; NULL: the flow has no cache */
+    uint32_t noted_count;            /* inputs at the head of the ring that `states` knows */
 
     uint64_t combination; /* the one that combination_parents are of; UINT64_MAX: none */
     struct sel_parents *combination_parents;
@@ -96,8 +97,8 @@ struct sel_flow_run {
 
 struct sel_hub_counters {
     uint64_t started, finished, failed, retried;
-    uint64_t flows_active, jobs_active; /* not ended, whether queued, delayed or running */
-    uint64_t in_flight;
+    uint64_t flows_active; /* not ended, whether queued, delayed or running */
+    uint64_t in_flight;    /* jobs with the loops */
 };
 
 /* How the executions of a task went. */
@@ -114,8 +115,6 @@ struct sel_hub {
     struct sel_id_source ids;
     struct sel_plan_cache *plans;
     struct sel_predicate_world world;
-    struct sel_blob *null_args;
-    struct sel_cache **task_caches, **storage_caches; /* NULL: keeps nothing */
     struct sel_prng prng;
     bool virtual_time;
     int64_t virtual_us; /* time passed, with virtual_time */
@@ -181,16 +180,24 @@ void sel_hub_fatal(struct sel_hub *hub, int code, const char *what);
 int sel_hub_parents(struct sel_flow_run *run, const struct sel_combination *combination,
                     struct sel_parents **ret) SEL_WARN_UNUSED;
 
+/* The final state of a sub-flow that has ended, if it was kept; else NULL. */
+struct sel_ended_flow *sel_hub_ended_child(const struct sel_flow_run *run, uint32_t ordinal);
+
 /* Answers the needs of the run's decision in a coroutine, then makes it ready. */
 void sel_hub_fetch(struct sel_flow_run *run);
 /* Asks the sampling strategy and sets the alarm, in a coroutine if user code is asked. */
 void sel_hub_sample(struct sel_flow_run *run);
 
-/* Result caches. */
-int sel_hub_caches_init(struct sel_hub *hub, struct sel_error *err) SEL_WARN_UNUSED;
-void sel_hub_caches_done(struct sel_hub *hub);
-/* The cache that results of a task go through, NULL if none. */
-struct sel_cache *sel_hub_result_cache(struct sel_hub *hub, const struct sel_task_def *task);
+/* Adds the states of the runs whose end the flow has not looked at yet to its cache, in a
+ * coroutine, then makes it ready. */
+void sel_hub_note_states(struct sel_flow_run *run);
+/* One of them, in that coroutine. `arena` is for the call. */
+SEL_CO void sel_hub_note_state(struct sel_flow_run *run, struct sel_arena *arena,
+                               const struct sel_flow_input *input);
+/* How the run `id`, whose result is to stand for the node `slot`, ended: asks the cache of states,
+ * then the storage of its task. Only says so if the result cannot be there. */
+SEL_CO void sel_hub_look_up_reused(struct sel_flow_run *run, struct sel_arena *arena, uint32_t slot,
+                                   struct sel_str id);
 
 /* Trace events of the dispatcher. */
 void sel_hub_trace_note(void *ctx, enum sel_trace_event event, const struct sel_note *note);
@@ -201,8 +208,8 @@ void sel_hub_trace_dispatcher(struct sel_flow_run *run, enum sel_trace_event eve
 /* STORAGE_RETRIEVE and its kin, TASK_RESULT_CACHE_*, STORAGE_ISSUE about run `ordinal`. */
 void sel_hub_trace_result(struct sel_flow_run *run, enum sel_trace_event event, uint32_t ordinal,
                           const char *what);
-/* NODE_STATE_CACHE_* about run `ordinal`. */
-void sel_hub_trace_node_state(struct sel_flow_run *run, enum sel_trace_event event,
-                              uint32_t ordinal, const char *what);
+/* NODE_STATE_CACHE_*, RESULT_BACKEND_ISSUE about the run `id` of the node `slot`. */
+void sel_hub_trace_node_state(struct sel_flow_run *run, enum sel_trace_event event, uint32_t slot,
+                              struct sel_str id, const char *what);
 
 #endif

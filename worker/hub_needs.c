@@ -8,6 +8,7 @@
 #include "worker/http.h"
 #include "worker/mock.h"
 #include "worker/module.h"
+#include "worker/result_cache.h"
 
 #define FUNCTION_LIMIT_US (INT64_C(60) * 1000 * 1000) /* user code of one decision */
 #define RETRY_US_MIN (INT64_C(1) * 1000 * 1000)
@@ -75,34 +76,42 @@ static int decode_into(struct fetch *f, struct sel_str bytes, struct sel_need *n
     return sel_value_decode(f->arena, bytes.p, bytes.n, true, &need->value, &f->err);
 }
 
-/* 1: the cache had it. */
-static int look_in_cache(struct fetch *f, struct sel_need *need, struct sel_str id)
+static void add_to_cache(struct fetch *f, const struct sel_need *need, struct sel_str id,
+                         struct sel_str bytes)
 {
-    struct sel_cache *cache = sel_hub_result_cache(f->hub, task_of(f, need->ordinal));
-    struct sel_str bytes;
-    if (!cache)
-        return 0;
-    sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_GET, need->ordinal, NULL);
-    if (!sel_cache_get(cache, id, &bytes)) {
-        sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_MISS, need->ordinal,
-                             "CacheMissError: not in the cache");
-        return 0;
-    }
-    sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_HIT, need->ordinal, NULL);
-    int r = decode_into(f, bytes, need);
-    return r < 0 ? r : 1;
-}
-
-static void add_to_cache(struct fetch *f, const struct sel_need *need,
-                         const struct sel_storage_item *item)
-{
-    struct sel_cache *cache = sel_hub_result_cache(f->hub, task_of(f, need->ordinal));
+    struct sel_result_cache *cache =
+        sel_engine_result_cache(f->hub->engine, task_of(f, need->ordinal));
+    struct sel_error err = {0};
     if (!cache)
         return;
     sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_ADD, need->ordinal, NULL);
-    if (sel_cache_add(cache, item->id, item->value) < 0)
-        sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_ISSUE, need->ordinal,
-                             "there is no memory for the item");
+    if (sel_result_cache_add(cache, f->arena, id, bytes, &err) < 0)
+        sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_ISSUE, need->ordinal, err.text);
+}
+
+/* Whether the cache had it. If it has trouble, the storage is asked. */
+static bool look_in_cache(struct fetch *f, struct sel_need *need, struct sel_str id)
+{
+    struct sel_result_cache *cache =
+        sel_engine_result_cache(f->hub->engine, task_of(f, need->ordinal));
+    struct sel_error err = {0};
+    struct sel_str bytes;
+    if (!cache)
+        return false;
+    sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_GET, need->ordinal, NULL);
+    int r = sel_result_cache_get(cache, f->arena, id, &bytes, &err);
+    if (r > 0 && sel_value_decode(f->arena, bytes.p, bytes.n, true, &need->value, &err) < 0)
+        r = SEL_EFORMAT;
+    if (r > 0) {
+        sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_HIT, need->ordinal, NULL);
+        add_to_cache(f, need, id, bytes);
+    } else if (r == 0) {
+        sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_MISS, need->ordinal,
+                             "CacheMissError: not in the cache");
+    } else {
+        sel_hub_trace_result(f->run, SEL_TRACE_TASK_RESULT_CACHE_ISSUE, need->ordinal, err.text);
+    }
+    return r > 0;
 }
 
 /* The items of one batch, parallel to the needs that they are for. */
@@ -138,10 +147,7 @@ static int gather(struct fetch *f, struct sel_need *needs, uint32_t count, bool 
         char text[SEL_RUN_ID_TEXT_SIZE];
         struct sel_str id = sel_state_run_id(&f->run->state, needs[i].ordinal, text);
         done[i] = true;
-        int r = look_in_cache(f, &needs[i], id);
-        if (r < 0)
-            return r;
-        if (r > 0)
+        if (look_in_cache(f, &needs[i], id))
             continue;
         char *copy = sel_arena_strdup(f->arena, id);
         if (!copy)
@@ -168,7 +174,7 @@ static int take_item(struct fetch *f, struct batch *batch, uint32_t i)
                              SEL_STR_ARG(f->hub->system->storages[batch->storage].name),
                              SEL_STR_ARG(item->task), SEL_STR_ARG(item->id));
     sel_hub_trace_result(f->run, SEL_TRACE_STORAGE_RETRIEVED, need->ordinal, NULL);
-    add_to_cache(f, need, item);
+    add_to_cache(f, need, item->id, item->value);
     return decode_into(f, item->value, need);
 }
 
@@ -321,7 +327,7 @@ static const char *const *plan_tasks(struct fetch *f, uint32_t *ret_count)
     return names;
 }
 
-static int fetch_selective(struct fetch *f, struct sel_need *need)
+static int ask_selective(struct fetch *f, struct sel_need *need)
 {
     uint32_t node = f->run->flow->nodes[need->slot].node;
     const struct sel_task_def *task = sel_system_task(f->hub->system, node);
@@ -345,6 +351,14 @@ static int fetch_selective(struct fetch *f, struct sel_need *need)
     if (!info.flow_name || !info.node_name || !info.task_names)
         return SEL_ENOMEM;
     return end_call(f, &call, import, entry->u.selective(call.task, &info), &need->value);
+}
+
+static int fetch_selective(struct fetch *f, struct sel_need *need)
+{
+    int r = ask_selective(f, need);
+    if (r == 0 && f->run->states && sel_value_is(&need->value, SEL_TEXT))
+        sel_hub_look_up_reused(f->run, f->arena, need->slot, sel_value_str(&need->value));
+    return r;
 }
 
 static int fetch_http(struct fetch *f, struct sel_need *need)
@@ -474,6 +488,43 @@ void sel_hub_fetch(struct sel_flow_run *run)
     run->fetching = false;
     hub->fetching--;
     sel_hub_fatal(hub, r, "what a decision needs cannot be fetched");
+    sel_hub_flow_unref(run);
+}
+
+/* ---- states of nodes ---- */
+
+static void states_main(void *arg)
+{
+    struct sel_flow_run *run = arg;
+    struct sel_arena arena = {0};
+    struct fetch f;
+    int r = begin_fetch(&f, run, &arena);
+    for (; r == 0 && !f.hub->canceled && run->noted_count < run->input_count; run->noted_count++) {
+        /* a copy: the ring may move meanwhile */
+        struct sel_flow_input input =
+            run->inputs[((uint64_t)run->input_head + run->noted_count) % run->input_cap];
+        sel_hub_note_state(run, &arena, &input);
+        sel_arena_reset(&arena);
+    }
+    run->noted_count = run->input_count; /* a cache that cannot be asked is no reason to stop */
+    if (end_fetch(&f))
+        sel_hub_make_ready(run);
+    sel_arena_done(&arena);
+    sel_hub_flow_unref(run);
+}
+
+void sel_hub_note_states(struct sel_flow_run *run)
+{
+    struct sel_hub *hub = run->hub;
+    run->fetching = true;
+    hub->fetching++;
+    (void)sel_hub_flow_ref(run);
+    int r = sel_loop_spawn(hub->loop, states_main, run, NULL);
+    if (r == 0)
+        return;
+    run->fetching = false;
+    hub->fetching--;
+    sel_hub_fatal(hub, r, "the states of nodes cannot be noted");
     sel_hub_flow_unref(run);
 }
 

@@ -390,8 +390,8 @@ void sel_hub_trace_result(struct sel_flow_run *run, enum sel_trace_event event, 
     end(&n, event);
 }
 
-void sel_hub_trace_node_state(struct sel_flow_run *run, enum sel_trace_event event,
-                              uint32_t ordinal, const char *what)
+void sel_hub_trace_node_state(struct sel_flow_run *run, enum sel_trace_event event, uint32_t slot,
+                              struct sel_str id, const char *what)
 {
     struct note n;
     if (!sel_engine_is_traced(run->hub->engine))
@@ -402,9 +402,8 @@ void sel_hub_trace_node_state(struct sel_flow_run *run, enum sel_trace_event eve
     put_parents(&n, run->parents);
     put_selective(&n);
     sel_details_str(&n.details, "queue", run->flow->queue);
-    sel_details_value(&n.details, "node_id", run_id(&n, ordinal));
-    sel_details_str(&n.details, "node_name",
-                    slot_name(&n, sel_state_run_slot(&run->state, ordinal)));
+    sel_details_str(&n.details, "node_id", id);
+    sel_details_str(&n.details, "node_name", slot_name(&n, slot));
     if (what)
         sel_details_text(&n.details, "what", what);
     end(&n, event);
