@@ -422,9 +422,11 @@ static int run_hub(struct sel_executor *x, struct sel_error *err)
     struct sel_loop *loop = x->threads[0].jobs.loop;
     static const struct sel_str null_args = {(const char *)sel_value_null_bytes, 1};
     int r = sel_hub_init(&x->hub, x->engine, loop, &x->report, err);
+    if (r < 0)
+        return r;
     for (uint32_t i = 1; i < x->thread_count && r == 0; i++)
         r = start_thread(x, &x->threads[i], err);
-    if (r == 0 && x->hub.loop) {
+    if (r == 0) {
         struct sel_str args = x->options.node_args.n ? x->options.node_args : null_args;
         r = sel_hub_submit(&x->hub, x->flow, args, x->plan);
         if (r == 0)

@@ -569,6 +569,9 @@ static void retry_flow(struct sel_flow_run *run)
     drop_combination(run);
     run->input_count = run->input_head = run->noted_count = 0;
     run->has_previous_retry = false;
+    run->new_started = run->new_fallback = 0;
+    if (run == hub->top)
+        hub->report->reason = NULL; /* of an attempt that no longer counts */
     hub->counters.retried++;
     uint32_t node = hub->system->task_count + run->flow->index;
     if (sel_local_push(&hub->queues, &run->work, node, sel_hub_now_us(hub),
@@ -899,7 +902,6 @@ int sel_hub_submit(struct sel_hub *hub, const struct sel_flow_def *flow, struct 
     struct sel_flow_run *run = new_flow(hub, &options);
     if (!run)
         return SEL_ENOMEM;
-    run->keep = true; /* for the report */
     hub->top = run;
     uint32_t node = hub->system->task_count + flow->index;
     int64_t now_us = sel_hub_now_us(hub);
