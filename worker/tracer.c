@@ -34,6 +34,8 @@ struct sel_tracer {
     char host[256];
     uint64_t lost; /* atomic */
 
+    pthread_mutex_t write_lock; /* long lines go out in pieces, which must not mix */
+
     bool has_storage;
     pthread_t thread;
     bool has_thread;
@@ -101,8 +103,11 @@ static int emit_line(struct sel_tracer *tracer, const struct sink *sink, enum se
     }
     put_json(tracer, &line, event, details, sink->def->kind == SEL_TRACE_JSON, unix_us);
     int r = sel_buf_error(&line);
-    if (r == 0)
+    if (r == 0) {
+        pthread_mutex_lock(&tracer->write_lock);
         r = write_line(fd, &line);
+        pthread_mutex_unlock(&tracer->write_lock);
+    }
     sel_buf_done(&line);
     return r;
 }
@@ -281,6 +286,7 @@ int sel_tracer_new(const struct sel_tracer_options *options, struct sel_tracer *
         return sel_error_set(err, SEL_ENOMEM, (struct sel_pos){0}, "out of memory");
     tracer->options = *options;
     pthread_mutex_init(&tracer->lock, NULL);
+    pthread_mutex_init(&tracer->write_lock, NULL);
     pthread_cond_init(&tracer->filled, NULL);
     if (gethostname(tracer->host, sizeof(tracer->host) - 1) < 0)
         memcpy(tracer->host, "localhost", sizeof("localhost"));
@@ -321,6 +327,7 @@ struct sel_tracer *sel_tracer_free(struct sel_tracer *tracer)
     }
     sel_mem_free(tracer->sinks);
     pthread_mutex_destroy(&tracer->lock);
+    pthread_mutex_destroy(&tracer->write_lock);
     pthread_cond_destroy(&tracer->filled);
     return sel_mem_free(tracer);
 }
