@@ -150,6 +150,12 @@ static int bad_list(struct sel_task *task)
     return sel_result(task, "i", (int64_t)7);
 }
 
+static int refuses(uint32_t event, const char *event_name, const struct sel_value *details)
+{
+    (void)event, (void)event_name, (void)details;
+    return -1;
+}
+
 SEL_MODULE("flows", SEL_TASK("Fails", fails), SEL_TASK("Nothing", nothing),
            SEL_TASK("TellsFailure", tells_failure),
            SEL_TASK("TellsFlowFailure", tells_flow_failure),
@@ -157,4 +163,4 @@ SEL_MODULE("flows", SEL_TASK("Fails", fails), SEL_TASK("Nothing", nothing),
            SEL_TASK("FailedParents", failed_parents), SEL_TASK("SleepsLong", sleeps_long),
            SEL_STORAGE("Flaky", &flaky_storage), SEL_SAMPLING("patient", patient, "seconds"),
            SEL_SAMPLING("impatient", impatient), SEL_FOREACH("notAList", bad_list),
-           SEL_FOREACH("fails", fails));
+           SEL_FOREACH("fails", fails), SEL_TRACE_FUNCTION("refuses", refuses));
