@@ -205,7 +205,7 @@ static int feed(struct child *child)
     if (r > 0)
         child->in_offset += (size_t)r;
     /* EPIPE: it does not want the rest, which is its own affair. */
-    if ((r < 0 && r == -EPIPE) || child->in_offset == in.n)
+    if (r == -EPIPE || child->in_offset == in.n)
         close_fd(&child->fds[IN]);
     return r < 0 && r != -EPIPE ? (int)r : 0;
 }
