@@ -1,5 +1,7 @@
 #include "tests/support/test.h"
 
+#include <stdlib.h>
+
 #include "core/compile.h"
 #include "worker/executor.h"
 #include "worker/mock.h"
@@ -187,6 +189,80 @@ static void test_a_cancel_reaches_tasks_that_have_not_begun(void **state)
     }
 }
 
+/* ---- no memory ---- */
+
+/* A flow with most of what flows have, in one process, twice retried. */
+static const char small_of_all[] =
+    "tasks:\n"
+    "  - {name: a, import: trouble, classname: Counts, storage: S, max_retry: 1}\n"
+    "  - {name: b, import: trouble, classname: Nothing, throttling: {seconds: 5}}\n"
+    "  - {name: broken, import: trouble, classname: Fails}\n"
+    "storages:\n"
+    "  - name: S\n"
+    "    import: selinon.storages.memory\n"
+    "    classname: InMemoryStorage\n"
+    "    cache: {name: LRU, import: selinon.caches, configuration: {max_cache_size: 3}}\n"
+    "flows: [main, inner]\n"
+    "flow-definitions:\n"
+    "  - name: main\n"
+    "    max_retry: 1\n"
+    "    retry_countdown: 2\n"
+    "    propagate_finished: [inner]\n"
+    "    propagate_failures: [inner]\n"
+    "    node_args_from_first: false\n"
+    "    nowait: [b]\n"
+    "    edges:\n"
+    "      - {from: , to: [a, b]}\n"
+    "      - from: a\n"
+    "        to: inner\n"
+    "        condition: {name: fieldExist, args: {key: n}}\n"
+    "        foreach: {import: trouble, function: numbers, propagate_result: true}\n"
+    "      - {from: inner, to: broken}\n"
+    "    failures: [{nodes: inner, fallback: b}]\n"
+    "  - name: inner\n"
+    "    sampling: {name: constant, args: {retry: 3}}\n"
+    "    edges:\n"
+    "      - {from: , to: [a, b]}\n"
+    "      - {from: [a, b], to: broken}\n"
+    "    failures: [{nodes: broken, fallback: true}]\n";
+
+static void ignore_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details)
+{
+    (void)ctx, (void)event, (void)details;
+}
+
+/* Memory for this may run out in the middle of a user's function or in the displays too, which
+ * go on without; so the run may also come to its end. */
+static void run_without_memory(struct trial *t, int64_t n)
+{
+    t->err = (struct sel_error){0};
+    sel_mem_fail_at(n);
+    int r = sel_executor_new(&t->options, &t->executor, &t->err);
+    if (r == 0)
+        r = sel_executor_run(t->executor, &t->report, &t->err);
+    sel_mem_fail_at(0);
+    t->executor = sel_executor_free(t->executor);
+    if (r < 0)
+        assert_true(t->err.text[0] != '\0');
+}
+
+static void test_a_run_without_memory_ends_with_an_error_or_well(void **state)
+{
+    (void)state;
+    static const struct sel_executor_observer observer = {.trace = ignore_trace};
+    struct trial *t = begin(small_of_all, "{\"count\": 2}");
+    t->options.virtual_time = true;
+    t->options.shuffle_seed = 7;
+    t->options.observer = &observer;
+    uint64_t before = sel_mem_alloc_count();
+    run_without_memory(t, INT64_MAX);
+    int64_t count = (int64_t)(sel_mem_alloc_count() - before);
+    int64_t step = getenv("SEL_TEST_ALL") ? 1 : 7;
+    for (int64_t n = 1; n <= count; n += step)
+        run_without_memory(t, n);
+    end(t);
+}
+
 /* ---- ends ---- */
 
 static void test_every_start_is_counted_as_an_end(void **state)
@@ -215,6 +291,7 @@ int main(void)
         cmocka_unit_test(test_a_cancel_reaches_a_storage_that_hangs),
         cmocka_unit_test(test_a_cancel_reaches_a_decision_that_waits_for_its_storage),
         cmocka_unit_test(test_a_cancel_reaches_tasks_that_have_not_begun),
+        cmocka_unit_test(test_a_run_without_memory_ends_with_an_error_or_well),
         cmocka_unit_test(test_every_start_is_counted_as_an_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
