@@ -75,9 +75,10 @@ sel_co_switch:
     .hidden sel_co_entry
     .type sel_co_entry, @function
     .p2align 4
-sel_co_entry:
     .cfi_startproc
     .cfi_undefined %rip
+    nop /* unwinders look up the byte before the address that a frame returns to */
+sel_co_entry:
     movq %r12, %rdi
     callq sel_co_main
     ud2
@@ -148,9 +149,10 @@ sel_co_switch:
     .hidden sel_co_entry
     .type sel_co_entry, %function
     .p2align 4
-sel_co_entry:
     .cfi_startproc
     .cfi_undefined x30
+    nop /* as above */
+sel_co_entry:
     mov x0, x19
     bl sel_co_main
     brk #0

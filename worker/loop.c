@@ -11,6 +11,7 @@
 #include "worker/loop_private.h"
 
 #define RING_ENTRIES_DEFAULT 4096u
+#define RING_ENTRIES_MIN 8u /* a chain lies in one submission */
 /* New coroutines start until they have asked this much of the kernel in a turn, and not before what
  * earlier ones asked for has been collected. So those whose files are in the cache end before the
  * next ones start, on the same few warm stacks; 10,000 that start together touch a stack of their
@@ -397,6 +398,8 @@ static int fill_loop(struct sel_loop *loop, const struct sel_loop_options *optio
     const struct sel_pos nowhere = {0};
     uint32_t entries = options->ring_entries ? options->ring_entries : RING_ENTRIES_DEFAULT;
     uint32_t stacks_max = options->stacks_max ? options->stacks_max : SEL_CO_STACKS_MAX;
+    if (entries < RING_ENTRIES_MIN)
+        entries = RING_ENTRIES_MIN;
     loop->io.ops = &sel_loop_io_ops;
     loop->offload = options->offload;
     memset(loop->slots, 0xff, sizeof(loop->slots));

@@ -19,7 +19,7 @@ struct sel_loop;
 struct sel_offload; /* the bounded pool for blocking work, worker/offload.h */
 
 struct sel_loop_options {
-    uint32_t ring_entries;       /* 0: 4096 */
+    uint32_t ring_entries;       /* 0: 4096; at least 8 */
     uint32_t stacks_max;         /* 0: SEL_CO_STACKS_MAX */
     struct sel_offload *offload; /* shared by the loops of a process; NULL: no blocking calls */
 };
