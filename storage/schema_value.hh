@@ -16,6 +16,9 @@
 #pragma GCC diagnostic ignored "-Wextra"
 #pragma GCC diagnostic ignored "-Wshadow"
 #pragma GCC diagnostic ignored "-Wunused-parameter"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* std::regex, see schema_rule.hh */
+#endif
 #include <valijson/adapters/std_string_adapter.hpp>
 #include <valijson/constraint_builder.hpp>
 #include <valijson/internal/adapter.hpp>
