@@ -92,6 +92,7 @@ struct sel_executor_options {
     bool virtual_time;         /* delays pass at once */
     uint64_t shuffle_seed;     /* 0: completions in the order in which they come */
     bool ignore_sampling;      /* flows with `sampling` react at once too */
+    int64_t function_limit_us; /* for the user functions of one decision; 0: 60 s */
     const char *const *queues; /* serve only these; NULL: all */
     uint32_t queue_count;
     const char *(*getenv)(void *ctx, const char *name); /* NULL: the process's own */

@@ -2,6 +2,7 @@
  * Each flow that needs something has one coroutine here until it has it. */
 #include "worker/hub.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "core/mem.h"
@@ -10,7 +11,7 @@
 #include "worker/module.h"
 #include "worker/result_cache.h"
 
-#define FUNCTION_LIMIT_US (INT64_C(60) * 1000 * 1000) /* user code of one decision */
+#define FUNCTION_LIMIT_US (INT64_C(60) * 1000 * 1000)
 #define RETRY_US_MIN (INT64_C(1) * 1000 * 1000)
 #define VIRTUAL_RETRIES_MAX 100 /* in virtual time waiting costs nothing: it has to end */
 
@@ -60,7 +61,9 @@ static int hub_sleep(struct fetch *f, int64_t us)
 static int start_limit(struct fetch *f)
 {
     struct sel_loop *loop = f->hub->loop;
-    return sel_loop_timer_start(loop, &f->limit, sel_loop_now_us(loop) + FUNCTION_LIMIT_US);
+    int64_t limit_us = f->hub->engine->options->function_limit_us;
+    return sel_loop_timer_start(loop, &f->limit,
+                                sel_loop_now_us(loop) + (limit_us ? limit_us : FUNCTION_LIMIT_US));
 }
 
 /* ---- results ---- */
@@ -266,6 +269,12 @@ static int begin_call(struct fetch *f, struct call *call, const struct sel_combi
 static int call_failed(struct fetch *f, const struct sel_import *import,
                        const struct sel_exec_result *result)
 {
+    if (result->outcome == SEL_EXEC_CANCELED)
+        return SEL_ECANCELED;
+    if (result->outcome == SEL_EXEC_RETRY)
+        return sel_error_set(&f->err, SEL_EFAILED, import->pos,
+                             "function '%.*s' of '%.*s' asked for a retry, which only tasks can",
+                             SEL_STR_ARG(import->name), SEL_STR_ARG(import->module));
     return sel_error_set(&f->err, SEL_EFAILED, import->pos,
                          "function '%.*s' of '%.*s' failed: %s: %s", SEL_STR_ARG(import->name),
                          SEL_STR_ARG(import->module), result->error_class, result->error_message);
@@ -628,7 +637,12 @@ static int user_sampling(struct fetch *f, double *ret)
                                              sel_value_get_c(&state, "finished_nodes"),
                                          .failed_nodes = sel_value_get_c(&state, "failed_nodes")};
     int code = entry->u.sampling(call.task, &status, &run->flow->sampling_args, ret);
-    return end_call(f, &call, import, code, NULL);
+    r = end_call(f, &call, import, code, NULL);
+    if (r == 0 && isnan(*ret))
+        r = sel_error_set(&f->err, SEL_EFAILED, import->pos,
+                          "sampling function '%.*s' returned what is not a number",
+                          SEL_STR_ARG(import->name));
+    return r;
 }
 
 static void sample_main(void *arg)

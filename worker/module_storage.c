@@ -91,13 +91,14 @@ static int to_record(struct sel_arena *arena, const struct sel_storage_item *ite
 static int from_record(struct sel_arena *arena, const struct sel_record *record, bool with_value,
                        struct sel_storage_item *item)
 {
-    item->status = record->status;
-    item->message = record->message;
+    bool is_known = record->status >= SEL_STORE_OK && record->status <= SEL_STORE_FAILED;
+    item->status = is_known ? record->status : SEL_STORE_FAILED;
+    item->message = is_known ? record->message : "the storage set no status that there is";
     item->record_id = sel_str_c(record->record_id);
     if (!with_value || record->status != SEL_STORE_OK)
         return 0;
     struct sel_buf bytes = {0};
-    sel_value_encode(record->value, &bytes);
+    sel_value_encode(record->value ? record->value : &sel_value_null, &bytes);
     void *copy = bytes.failed ? NULL : sel_arena_memdup(arena, bytes.p, bytes.n);
     item->value = (struct sel_str){copy, bytes.n};
     sel_buf_done(&bytes);

@@ -189,6 +189,69 @@ static void test_a_cancel_reaches_tasks_that_have_not_begun(void **state)
     }
 }
 
+/* ---- wrong answers ---- */
+
+static void test_wrong_answers_of_functions_fail_the_flow_and_say_why(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *flow, *reason;
+    } cases[] = {
+        {"    sampling: {name: nanSampling, import: trouble}\n    edges: [{from: , to: a}]\n",
+         "not a number"},
+        {"    edges: [{from: , to: a, foreach: {import: trouble, function: retries}}]\n",
+         "asked for a retry"},
+        {"    edges: [{from: , to: a, foreach: {import: trouble, function: hangs}}]\n",
+         "time limit"},
+        {"    edges: [{from: , to: a}, {from: a, to: a, condition: {name: hangingPredicate}}]\n",
+         "time limit"},
+    };
+    for (size_t i = 0; i < SEL_COUNT(cases); i++) {
+        char yaml[1024];
+        (void)snprintf(
+            yaml, sizeof(yaml),
+            "tasks:\n" TASK("a", "Nothing") "global: {predicates_module: trouble}\n"
+                                            "flows: [main]\nflow-definitions:\n  - name: main\n%s",
+            cases[i].flow);
+        struct trial *t = begin(yaml, NULL);
+        t->options.function_limit_us = 20000;
+        assert_ok(run(t));
+        assert_int_equal(t->report->outcome, SEL_FLOW_FAILURE);
+        if (!t->report->reason || !strstr(t->report->reason, cases[i].reason))
+            fail_msg("%zu: %s", i, t->report->reason ? t->report->reason : "no reason");
+        end(t);
+    }
+}
+
+static void test_wrong_answers_of_storages_are_errors_of_theirs(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *storage;
+        enum sel_flow_outcome outcome;
+    } cases[] = {{"EmptyHanded", SEL_FLOW_SUCCESS} /* as if it were null */,
+                 {"Odd", SEL_FLOW_FAILURE}};
+    for (size_t i = 0; i < SEL_COUNT(cases); i++) {
+        char yaml[1024];
+        (void)snprintf(yaml, sizeof(yaml),
+                       "tasks:\n"
+                       "  - {name: a, import: trouble, classname: Counts, storage: S}\n"
+                       "storages: [{name: S, import: trouble, classname: %s}]\n"
+                       "flows: [main]\n"
+                       "flow-definitions:\n"
+                       "  - name: main\n"
+                       "    edges:\n"
+                       "      - {from: , to: a}\n"
+                       "      - {from: a, to: a, condition: {name: fieldExist, args: {key: x}}}\n",
+                       cases[i].storage);
+        struct trial *t = begin(yaml, NULL);
+        t->options.virtual_time = true;
+        assert_ok(run(t));
+        assert_int_equal(t->report->outcome, cases[i].outcome);
+        end(t);
+    }
+}
+
 /* ---- no memory ---- */
 
 /* A flow with most of what flows have, in one process, twice retried. */
@@ -291,6 +354,8 @@ int main(void)
         cmocka_unit_test(test_a_cancel_reaches_a_storage_that_hangs),
         cmocka_unit_test(test_a_cancel_reaches_a_decision_that_waits_for_its_storage),
         cmocka_unit_test(test_a_cancel_reaches_tasks_that_have_not_begun),
+        cmocka_unit_test(test_wrong_answers_of_functions_fail_the_flow_and_say_why),
+        cmocka_unit_test(test_wrong_answers_of_storages_are_errors_of_theirs),
         cmocka_unit_test(test_a_run_without_memory_ends_with_an_error_or_well),
         cmocka_unit_test(test_every_start_is_counted_as_an_end),
     };
