@@ -190,7 +190,7 @@ static bool cache_config(struct sel_compiler *c, const struct sel_ynode *map, st
 /* The original looks for a cache when it starts; so the name is only doubted here. */
 static void doubt_cache(struct sel_compiler *c, const struct sel_cache_def *cache)
 {
-    static const char *const builtin[] = {"FIFO", "LIFO", "LRU", "MRU", "RR"};
+    static const char *const builtin[] = {"FIFO", "LIFO", "LRU", "MRU", "RR", "LMDB", "Redis"};
     for (size_t i = 0; i < SEL_COUNT(builtin); i++) {
         if (sel_str_eq_c(cache->import.name, builtin[i]))
             return;
@@ -201,7 +201,7 @@ static void doubt_cache(struct sel_compiler *c, const struct sel_cache_def *cach
         sel_diag_warning(c->diag, cache->import.pos, "selinon.caches has no cache '%s'%s",
                          sel_compile_show(c, cache->import.name),
                          sel_compile_hint(c, cache->import.name, builtin, SEL_COUNT(builtin),
-                                          "; there are FIFO, LIFO, LRU, MRU and RR"));
+                                          "; there are FIFO, LIFO, LRU, MRU, RR and LMDB"));
 }
 
 void sel_compile_cache(struct sel_compiler *c, const struct sel_ynode *map,

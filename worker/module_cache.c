@@ -1,4 +1,5 @@
-/* A cache of a module (include/selinon/storage.h) as the engine sees caches. */
+/* A cache of a module (include/selinon/storage.h) as the engine sees caches. Its table was checked
+ * when the module was loaded. */
 #include "core/buf.h"
 #include "core/mem.h"
 #include "worker/module.h"
@@ -106,27 +107,12 @@ static int module_add(struct sel_result_cache *cache, struct sel_arena *arena, s
 static void module_close(struct sel_result_cache *cache)
 {
     struct module_cache *c = (struct module_cache *)cache;
-    if (c->module->close)
-        c->module->close(c->self);
+    c->module->close(c->self);
     sel_mem_free(c);
 }
 
 static const struct sel_result_cache_ops module_ops = {
     .get = module_get, .add = module_add, .close = module_close};
-
-static int check_ops(const struct sel_cache_ops *ops, const struct sel_import *import,
-                     struct sel_error *err)
-{
-    if (ops->size < sizeof(*ops))
-        return sel_error_set(err, SEL_EVERSION, import->pos,
-                             "the table of '%.*s' is of %zu bytes, this version expects %zu",
-                             SEL_STR_ARG(import->name), ops->size, sizeof(*ops));
-    if (!ops->open || !ops->add || !ops->get)
-        return sel_error_set(err, SEL_EFORMAT, import->pos,
-                             "the table of '%.*s' lacks open, add or get",
-                             SEL_STR_ARG(import->name));
-    return 0;
-}
 
 static int open_self(struct module_cache *c, struct sel_error *err)
 {
@@ -146,8 +132,6 @@ int sel_module_cache_open(const struct sel_result_cache_options *options,
     const struct sel_module_entry *entry;
     int r = sel_modules_find(options->modules, SEL_MODULE_CACHE, def->import.module,
                              def->import.name, &entry, err);
-    if (r == 0)
-        r = check_ops(entry->u.cache, &def->import, err);
     if (r < 0)
         return r;
     struct module_cache *c = SEL_NEW(struct module_cache);
