@@ -9,8 +9,8 @@
 /* InMemoryStorage(echo, json): results live as long as the process, in a hash table by task id.
  * `echo` (true, 'stdout' or 'stderr') hands each record that is stored and each result that is
  * retrieved to options->echo, one call a text, without a line end behind it; with `json` it is
- * indented JSON with sorted keys. Trace events are echoed likewise and counted, not kept: nobody
- * could read them back. */
+ * indented JSON with sorted keys. Trace events are echoed likewise and not kept: nobody could read
+ * them back. */
 int sel_storage_memory_open(const struct sel_storage_options *options, struct sel_io *io,
                             struct sel_storage **ret, struct sel_error *err) SEL_WARN_UNUSED;
 

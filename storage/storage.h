@@ -25,9 +25,9 @@ struct sel_storage_item {
     struct sel_str node_args; /* store, put_error: msgpack bytes, for adapters that keep them */
     struct sel_str value;     /* store: in; retrieve: out, in `arena` */
     struct sel_str error_class, error_message; /* put_error: in; get_error: out, in `arena` */
-    struct sel_str record_id;                  /* store: out, in `arena`; p == NULL: null */
-    enum sel_store_status status;              /* out */
-    const char *message;                       /* out with SEL_STORE_FAILED, in `arena` or static */
+    struct sel_str record_id;     /* store: out, in `arena`, or `id` itself; p == NULL: null */
+    enum sel_store_status status; /* out */
+    const char *message;          /* out with SEL_STORE_FAILED, in `arena` or static */
 };
 
 struct sel_storage_ops_i {
@@ -62,7 +62,8 @@ struct sel_storage_options {
     const struct sel_value *config; /* `configuration`: null, map, list or text */
     const char *(*getenv)(void *ctx, const char *name); /* for {ENV} expansion */
     void *getenv_ctx;
-    void (*echo)(void *ctx, bool to_stderr, struct sel_str line); /* InMemoryStorage echo */
+    void (*echo)(void *ctx, bool to_stderr,
+                 struct sel_str line); /* InMemoryStorage echo: a text, no line end */
     void *echo_ctx;
 };
 
