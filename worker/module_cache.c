@@ -95,7 +95,7 @@ static int module_add(struct sel_result_cache *cache, struct sel_arena *arena, s
     struct module_cache *c = (struct module_cache *)cache;
     struct sel_value value;
     struct call call;
-    const char *text;
+    const char *text = NULL;
     int r = sel_value_decode(arena, item.p, item.n, false, &value, err);
     if (r == 0)
         r = begin_with_id(c, arena, id, &call, &text, err);
