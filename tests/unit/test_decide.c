@@ -528,6 +528,72 @@ static void test_each_result_is_asked_for_once_in_a_decision(void **state)
     hand_done(&h);
 }
 
+/* What came before the allocation that failed is in the record and in the state alike. */
+static void assert_record_is_the_state(struct hand *h)
+{
+    struct sel_state replica;
+    struct sel_buf actual = {0}, replayed = {0};
+    const struct sel_buf *record = sel_decider_record(h->decider);
+    assert_ok(sel_state_init(&replica, h->state.id, h->state.slot_count, h->state.edge_count,
+                             sel_buf_str(&h->state.start_args)));
+    assert_ok(sel_state_replay(&replica, record->p, record->n));
+    sel_state_encode(&h->state, &actual);
+    sel_state_encode(&replica, &replayed);
+    assert_true(sel_str_eq(sel_buf_str(&actual), sel_buf_str(&replayed)));
+    sel_state_done(&replica);
+    sel_buf_done(&actual);
+    sel_buf_done(&replayed);
+}
+
+/* All results are null, as needs are when nobody answers them. */
+static int feed_all(struct hand *h)
+{
+    const struct sel_input inputs[] = {
+        {SEL_INPUT_START, 0}, {SEL_INPUT_DONE, 0},   {SEL_INPUT_DONE, 1},
+        {SEL_INPUT_DONE, 2},  {SEL_INPUT_FAILED, 3}, {SEL_INPUT_DONE, 4},
+    };
+    int r = 0;
+    for (size_t i = 0; i < SEL_COUNT(inputs) && r >= 0; i++) {
+        r = feed(h, inputs[i].type, inputs[i].ordinal);
+        while (r == SEL_DECIDE_NEED)
+            r = go_on(h);
+    }
+    return r;
+}
+
+static void test_each_failing_allocation_leaves_record_and_state_alike(void **state)
+{
+    (void)state;
+    static const char definitions[] =
+        "flow-definitions:\n"
+        "  - name: main\n"
+        "    edges:\n"
+        "      - {from: , to: [a, a, b]}\n"
+        "      - {from: [a, b], to: c, condition: {node: a, name: empty}}\n"
+        "    failures:\n"
+        "      - {nodes: c, fallback: b}\n";
+    for (uint64_t n = 1; n < 1000; n++) {
+        struct hand h;
+        hand_make(&h, "a b c", definitions, "{}");
+        uint64_t before = sel_mem_alloc_count();
+        sel_mem_fail_at((int64_t)n);
+        int r = feed_all(&h);
+        sel_mem_fail_at(0);
+        bool failed = sel_mem_alloc_count() - before >= n;
+        if (failed)
+            assert_code(r, SEL_ENOMEM);
+        assert_record_is_the_state(&h);
+        if (!failed) {
+            assert_int_equal(r, SEL_DECIDE_WAIT); /* the other run of c is still active */
+            assert_true(n > 10);
+            hand_done(&h);
+            return;
+        }
+        hand_done(&h);
+    }
+    fail_msg("the allocations have no end");
+}
+
 /* ---- flows as a whole ---- */
 
 static void test_a_canceled_flow_starts_nothing_more(void **state)
@@ -714,6 +780,7 @@ int main(void)
         cmocka_unit_test(test_what_the_sink_refuses_ends_the_decision),
         cmocka_unit_test(test_a_finish_ends_the_flow_as_it_stands),
         cmocka_unit_test(test_each_result_is_asked_for_once_in_a_decision),
+        cmocka_unit_test(test_each_failing_allocation_leaves_record_and_state_alike),
         cmocka_unit_test(test_a_canceled_flow_starts_nothing_more),
         cmocka_unit_test(test_a_large_join_with_a_false_condition_starts_nothing),
         cmocka_unit_test(test_a_wide_fan_out_is_small),
