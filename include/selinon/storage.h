@@ -47,8 +47,9 @@ struct sel_storage_ops {
                  const struct sel_value *details);
 };
 
-/* A cache in front of a storage or of node states: at most what it wants to keep. Any failure is
- * traced and the storage is asked instead. */
+/* A cache of results or of the states of nodes, by the id of their run: at most what it wants to
+ * keep. An instance is used by one thread, but a call may begin while another one suspends. Any
+ * failure is traced and the storage is asked instead. */
 struct sel_cache_ops {
     size_t size; /* sizeof(struct sel_cache_ops) */
     int (*open)(struct sel_task *task, const struct sel_value *config, void **ret_self);
