@@ -82,6 +82,20 @@ static int get_fails(struct sel_task *task, void *self, const char *id,
     return sel_fail(task, "Away", "nobody answers");
 }
 
+static int add_hangs(struct sel_task *task, void *self, const char *id,
+                     const struct sel_value *item)
+{
+    (void)self, (void)id, (void)item;
+    return sel_sleep(task, 3600);
+}
+
+static int get_hangs(struct sel_task *task, void *self, const char *id,
+                     const struct sel_value **ret)
+{
+    (void)self, (void)id, (void)ret;
+    return sel_sleep(task, 3600);
+}
+
 static const struct sel_cache_ops keeps = {
     .size = sizeof(keeps), .open = open_keeper, .close = close_keeper, .add = keep, .get = look_up};
 static const struct sel_cache_ops away = {.size = sizeof(away),
@@ -89,6 +103,12 @@ static const struct sel_cache_ops away = {.size = sizeof(away),
                                           .close = close_keeper,
                                           .add = add_fails,
                                           .get = get_fails};
+
+static const struct sel_cache_ops hangs = {.size = sizeof(hangs),
+                                           .open = open_keeper,
+                                           .close = close_keeper,
+                                           .add = add_hangs,
+                                           .get = get_hangs};
 
 static int seven(struct sel_task *task)
 {
@@ -112,4 +132,5 @@ static int old_run(struct sel_task *task, const struct sel_selective_info *info)
 }
 
 SEL_MODULE("caches", SEL_TASK("Seven", seven), SEL_TASK("KeepsByHand", keeps_by_hand),
-           SEL_SELECTIVE("old_run", old_run), SEL_CACHE("Keeps", &keeps), SEL_CACHE("Away", &away));
+           SEL_SELECTIVE("old_run", old_run), SEL_CACHE("Keeps", &keeps), SEL_CACHE("Away", &away),
+           SEL_CACHE("Hangs", &hangs));

@@ -209,7 +209,7 @@ static struct trial *new_trial(const char *name)
     t->name = name;
     pthread_mutex_init(&t->lock, NULL);
     t->observer = (struct sel_executor_observer){.ctx = t, .trace = on_trace};
-    t->options = (struct sel_executor_options){.threads = 1,
+    t->options = (struct sel_executor_options){.threads = 2,
                                                .virtual_time = true,
                                                .ignore_sampling = true,
                                                .getenv = case_getenv,
@@ -590,6 +590,38 @@ static void test_a_cache_that_is_missing_shows_at_the_start(void **state)
     }
 }
 
+static bool stop_at_once(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
+static void test_a_cancel_reaches_a_cache_that_hangs(void **state)
+{
+    (void)state;
+    static const char *const caches[][2] = {{"cache: {name: Hangs, import: caches}", ""},
+                                            {"", "cache: {name: Hangs, import: caches}"}};
+    for (size_t i = 0; i < SEL_COUNT(caches); i++) {
+        char text[2048];
+        (void)snprintf(text, sizeof(text),
+                       "tasks: [" SEVEN "]\n"
+                       "storages: [{" MEMORY ", %s}]\n"
+                       "flows: [main]\n"
+                       "flow-definitions: [{name: main, edges: [{from: , to: a},"
+                       " {from: a, to: a, condition: {name: isNone}}], %s}]\n",
+                       caches[i][0], caches[i][1]);
+        struct trial *t = new_trial("hanging");
+        t->modules = sel_modules_new(SEL_TEST_MODULES);
+        t->options.should_stop = stop_at_once;
+        compile_ok(t, text);
+        run(t);
+        assert_ok(t->code);
+        assert_string_equal(events_of(t, "FLOW_END"), "");
+        assert_int_equal(t->differing, 0);
+        free_trial(t);
+    }
+}
+
 static void test_the_rest(void **state)
 {
     static const char *const yamls[] = {
@@ -686,6 +718,7 @@ int main(void)
         with_folder(test_the_state_of_a_reused_run_is_looked_up),
         with_folder(test_the_state_of_a_sub_flow_says_what_ran_in_it),
         cmocka_unit_test(test_a_cache_that_is_missing_shows_at_the_start),
+        cmocka_unit_test(test_a_cancel_reaches_a_cache_that_hangs),
         with_folder(test_the_rest),
         cmocka_unit_test(test_no_event_was_missed), /* the last one */
     };
