@@ -1,18 +1,10 @@
 #include "core/decide.h"
 
+#include "core/answers.h"
 #include "core/mem.h"
 
 #define PREFETCH_COMBINATIONS                                                                      \
     256 /* looked ahead for needs, so that they are fetched in one batch */
-
-/* An answer that was given, found by what was asked. */
-struct answer {
-    enum sel_need_kind kind;
-    uint32_t number; /* RESULT: ordinal; SELECTIVE: slot */
-    uint64_t combination;
-    const struct sel_cond *leaf;
-    struct sel_value value;
-};
 
 struct sel_decider {
     const struct sel_system *system;
@@ -25,13 +17,7 @@ struct sel_decider {
     const struct sel_decide_sink *sink;
     struct sel_buf record;
 
-    struct sel_arena arena; /* answers of this decision */
-    struct answer *answers;
-    uint32_t answer_count, answer_cap;
-    uint32_t *index; /* hash table of answer number + 1 */
-    uint32_t index_cap;
-    struct sel_need *needs;
-    uint32_t need_count, need_cap;
+    struct sel_answers answers; /* of this decision */
 
     struct sel_value args; /* the flow's arguments, decoded for the conditions */
     bool args_valid;
@@ -74,12 +60,9 @@ struct sel_decider *sel_decider_free(struct sel_decider *d)
 {
     if (!d)
         return NULL;
-    sel_arena_done(&d->arena);
+    sel_answers_done(&d->answers);
     sel_buf_done(&d->record);
     sel_buf_done(&d->start_args);
-    sel_mem_free(d->answers);
-    sel_mem_free(d->index);
-    sel_mem_free(d->needs);
     sel_mem_free(d->runs);
     sel_mem_free(d->list);
     sel_mem_free(d->choice_counts);
@@ -88,13 +71,13 @@ struct sel_decider *sel_decider_free(struct sel_decider *d)
 
 struct sel_need *sel_decider_needs(struct sel_decider *d, uint32_t *ret_count)
 {
-    *ret_count = d->need_count;
-    return d->needs;
+    *ret_count = d->answers.need_count;
+    return d->answers.needs;
 }
 
 struct sel_arena *sel_decider_arena(struct sel_decider *d)
 {
-    return &d->arena;
+    return &d->answers.arena;
 }
 
 struct sel_buf *sel_decider_record(struct sel_decider *d)
@@ -105,12 +88,8 @@ struct sel_buf *sel_decider_record(struct sel_decider *d)
 /* Forgets the answers: the decision has ended. */
 static void end_decision(struct sel_decider *d)
 {
-    if (d->answer_count > 0)
-        memset(d->index, 0, sizeof(*d->index) * d->index_cap);
-    d->answer_count = d->need_count = 0;
+    sel_answers_clear(&d->answers);
     d->args_valid = false;
-    if (d->arena.used > 0)
-        sel_arena_reset(&d->arena);
 }
 
 /* ---- events ---- */
@@ -148,130 +127,6 @@ static void trace(struct sel_decider *d, enum sel_trace_event event, const struc
 static bool list_room(struct sel_decider *d, uint32_t count)
 {
     return sel_mem_grow(&d->list, &d->list_cap, count, sizeof(uint32_t));
-}
-
-/* ---- answers and needs ---- */
-
-static uint64_t mix(uint64_t h)
-{
-    h ^= h >> 33;
-    h *= UINT64_C(0xff51afd7ed558ccd);
-    return h ^ h >> 29;
-}
-
-static uint64_t key_hash(const struct answer *key)
-{
-    return mix(mix((uint64_t)key->number << 3 | (uint64_t)key->kind) + key->combination * 31 +
-               (uint64_t)(uintptr_t)key->leaf);
-}
-
-static bool key_equal(const struct answer *a, const struct answer *b)
-{
-    return a->kind == b->kind && a->number == b->number && a->combination == b->combination &&
-           a->leaf == b->leaf;
-}
-
-static const struct sel_value *find_answer(const struct sel_decider *d, const struct answer *key)
-{
-    if (d->answer_count == 0)
-        return NULL;
-    uint32_t mask = d->index_cap - 1;
-    for (uint32_t i = (uint32_t)key_hash(key) & mask; d->index[i]; i = (i + 1) & mask) {
-        struct answer *a = &d->answers[d->index[i] - 1];
-        if (key_equal(a, key))
-            return &a->value;
-    }
-    return NULL;
-}
-
-static void index_answer(struct sel_decider *d, uint32_t number)
-{
-    uint32_t mask = d->index_cap - 1;
-    uint32_t i = (uint32_t)key_hash(&d->answers[number]) & mask;
-    while (d->index[i])
-        i = (i + 1) & mask;
-    d->index[i] = number + 1;
-}
-
-static int add_answer(struct sel_decider *d, const struct answer *answer)
-{
-    if (!sel_mem_grow(&d->answers, &d->answer_cap, (uint64_t)d->answer_count + 1,
-                      sizeof(*d->answers)))
-        return SEL_ENOMEM;
-    if ((uint64_t)d->answer_count * 2 + 2 > d->index_cap) {
-        uint32_t cap = d->index_cap ? d->index_cap * 2 : 16;
-        uint32_t *index = sel_mem_zalloc(sizeof(*index) * cap);
-        if (!index)
-            return SEL_ENOMEM;
-        sel_mem_free(d->index);
-        d->index = index;
-        d->index_cap = cap;
-        for (uint32_t i = 0; i < d->answer_count; i++)
-            index_answer(d, i);
-    }
-    d->answers[d->answer_count] = *answer;
-    index_answer(d, d->answer_count++);
-    return 0;
-}
-
-static struct answer need_key(const struct sel_need *need)
-{
-    struct answer key = {.kind = need->kind};
-    switch (need->kind) {
-    case SEL_NEED_RESULT:
-        key.number = need->ordinal;
-        break;
-    case SEL_NEED_SELECTIVE:
-        key.number = need->slot;
-        key.combination = need->combination.number;
-        break;
-    case SEL_NEED_FOREACH:
-    case SEL_NEED_LEAF:
-        key.combination = need->combination.number;
-        key.leaf = need->leaf;
-        break;
-    }
-    return key;
-}
-
-/* The caller has answered: what was needed becomes an answer. */
-static int take_answers(struct sel_decider *d)
-{
-    for (uint32_t i = 0; i < d->need_count; i++) {
-        struct answer answer = need_key(&d->needs[i]);
-        answer.value = d->needs[i].value;
-        int r = add_answer(d, &answer);
-        if (r < 0)
-            return r;
-    }
-    d->need_count = 0;
-    return 0;
-}
-
-/* 0 and the answer, or SEL_ENEED after noting the need. The runs of a combination are copied: they
- * change while needs of further combinations are collected. */
-static int ask(struct sel_decider *d, const struct sel_need *need, const struct sel_value **ret)
-{
-    struct answer key = need_key(need);
-    *ret = find_answer(d, &key);
-    if (*ret)
-        return 0;
-    for (uint32_t i = 0; i < d->need_count; i++) {
-        struct answer other = need_key(&d->needs[i]);
-        if (key_equal(&other, &key))
-            return SEL_ENEED;
-    }
-    if (!sel_mem_grow(&d->needs, &d->need_cap, (uint64_t)d->need_count + 1, sizeof(*d->needs)))
-        return SEL_ENOMEM;
-    struct sel_need copy = *need;
-    if (copy.combination.count > 0) {
-        copy.combination.runs = sel_arena_memdup(&d->arena, need->combination.runs,
-                                                 need->combination.count * sizeof(uint32_t));
-        if (!copy.combination.runs)
-            return SEL_ENOMEM;
-    }
-    d->needs[d->need_count++] = copy;
-    return SEL_ENEED;
 }
 
 /* ---- the current combination ---- */
@@ -325,7 +180,7 @@ static int on_message(void *ctx, uint32_t from_index, const struct sel_value **r
     if (from_index >= e->combination->count)
         return SEL_EFAILED;
     struct sel_need need = {.kind = SEL_NEED_RESULT, .ordinal = e->combination->runs[from_index]};
-    return ask(e->d, &need, ret);
+    return sel_answers_ask(&e->d->answers, &need, ret);
 }
 
 static int on_external(void *ctx, const struct sel_cond *leaf, const struct sel_value *message)
@@ -334,7 +189,7 @@ static int on_external(void *ctx, const struct sel_cond *leaf, const struct sel_
     struct sel_need need = {
         .kind = SEL_NEED_LEAF, .combination = *e->combination, .leaf = leaf, .message = message};
     const struct sel_value *answer;
-    int r = ask(e->d, &need, &answer);
+    int r = sel_answers_ask(&e->d->answers, &need, &answer);
     return r < 0 ? r : sel_value_is_true(answer);
 }
 
@@ -343,7 +198,7 @@ static int decoded_args(struct sel_decider *d, const struct sel_state *state)
     if (d->args_valid)
         return 0;
     struct sel_str bytes = sel_state_args(state);
-    int r = sel_value_decode(&d->arena, bytes.p, bytes.n, true, &d->args, d->err);
+    int r = sel_value_decode(&d->answers.arena, bytes.p, bytes.n, true, &d->args, d->err);
     d->args_valid = r == 0;
     return r;
 }
@@ -378,7 +233,8 @@ static int evaluate_edge(struct sel_decider *d, const struct sel_state *state,
     if (r != SEL_ENEED || combination->count < 2)
         return r;
     const struct sel_cursor *c = &state->cursor;
-    uint32_t *digits = sel_arena_memdup(&d->arena, c->digits, sizeof(uint32_t) * c->source_count);
+    uint32_t *digits =
+        sel_arena_memdup(&d->answers.arena, c->digits, sizeof(uint32_t) * c->source_count);
     if (!digits)
         return SEL_ENOMEM;
     for (int i = 0; i < PREFETCH_COMBINATIONS; i++) {
@@ -444,7 +300,7 @@ static int fire(struct sel_decider *d, struct sel_state *state, const struct sel
         return emit_plain(d, state, SEL_EVENT_FIRE, edge->to_count);
     struct sel_need need = {.kind = SEL_NEED_FOREACH, .combination = *combination};
     const struct sel_value *items;
-    int r = ask(d, &need, &items);
+    int r = sel_answers_ask(&d->answers, &need, &items);
     if (r < 0)
         return r;
     if (!sel_value_is(items, SEL_LIST) && !sel_value_is(items, SEL_NULL))
@@ -472,17 +328,20 @@ static int item_args(struct sel_decider *d, const struct sel_state *state,
                      const struct sel_combination *combination, struct sel_str *ret)
 {
     struct sel_need need = {.kind = SEL_NEED_FOREACH, .combination = *combination};
-    struct answer answer = need_key(&need);
-    const struct sel_value *items = find_answer(d, &answer);
+    const struct sel_value *items = sel_answers_find(&d->answers, &need);
     if (!items) { /* another dispatcher asked for it: the state has the list */
         const struct sel_buf *bytes = &state->cursor.items;
-        int r = sel_value_decode(&d->arena, bytes->p, bytes->n, true, &answer.value, d->err);
+        struct sel_value list;
+        int r = sel_value_decode(&d->answers.arena, bytes->p, bytes->n, true, &list, d->err);
         if (r == 0)
-            r = add_answer(d, &answer);
+            r = sel_answers_add(&d->answers, &need, list);
         if (r < 0)
             return r;
-        items = find_answer(d, &answer);
+        items = sel_answers_find(&d->answers, &need);
     }
+    if (!sel_value_is(items, SEL_LIST) || state->cursor.item >= sel_value_count(items))
+        return sel_error_set(d->err, SEL_EFORMAT, d->flow->pos,
+                             "the list of a foreach is not the one that was recorded");
     sel_buf_clear(&d->start_args);
     sel_value_encode(sel_value_at(items, state->cursor.item), &d->start_args);
     *ret = sel_buf_str(&d->start_args);
@@ -561,7 +420,7 @@ static int ask_selective(struct sel_decider *d, const struct sel_plan_edge *plan
     if (task->selective_run_function.name.n > 0) {
         struct sel_need need = {
             .kind = SEL_NEED_SELECTIVE, .slot = slot, .combination = *combination};
-        int r = ask(d, &need, &id);
+        int r = sel_answers_ask(&d->answers, &need, &id);
         if (r < 0)
             return r;
     }
@@ -693,7 +552,7 @@ static int evaluate_fallbacks(struct sel_decider *d, const struct sel_state *sta
                               const struct sel_choice_def *choice, uint32_t number,
                               bool **ret_holds)
 {
-    bool *holds = SEL_ARENA_NEW_ARRAY(&d->arena, bool, choice->fallback_count);
+    bool *holds = SEL_ARENA_NEW_ARRAY(&d->answers.arena, bool, choice->fallback_count);
     if (!holds)
         return SEL_ENOMEM;
     struct sel_combination combination = {
@@ -720,7 +579,7 @@ static void trace_fallback(struct sel_decider *d, const struct sel_fallback_def 
 static int trace_fallbacks(struct sel_decider *d, const struct sel_state *state,
                            const struct sel_choice_def *choice, const bool *holds)
 {
-    uint32_t *runs = SEL_ARENA_NEW_ARRAY(&d->arena, uint32_t, choice->failed_count);
+    uint32_t *runs = SEL_ARENA_NEW_ARRAY(&d->answers.arena, uint32_t, choice->failed_count);
     if (!runs)
         return SEL_ENOMEM;
     for (uint32_t i = 0; i < choice->failed_count; i++) {
@@ -814,7 +673,7 @@ static int take_first_args(struct sel_decider *d, struct sel_state *state, uint3
         return 0;
     struct sel_need need = {.kind = SEL_NEED_RESULT, .ordinal = ordinal};
     const struct sel_value *value;
-    int r = ask(d, &need, &value);
+    int r = sel_answers_ask(&d->answers, &need, &value);
     if (r < 0)
         return r;
     struct sel_buf bytes = {0};
@@ -955,7 +814,7 @@ int sel_decide(struct sel_decider *d, struct sel_state *state, const struct sel_
 {
     d->unix_ms = unix_ms;
     d->err = err;
-    int r = input ? begin(d, state, input) : take_answers(d);
+    int r = input ? begin(d, state, input) : sel_answers_take(&d->answers);
     while (r == 0) {
         if (budget-- == 0)
             return SEL_DECIDE_MORE;
