@@ -310,8 +310,7 @@ static void test_a_damaged_record_is_named(void **state)
 static void test_storages_with_one_path_share_the_environment(void **state)
 {
     struct sel_storage *a = must_open(FAST, *state);
-    struct sel_storage *b =
-        must_open("{\"path\": \"{FOLDER}/./db/\", \"sync\": false}", *state);
+    struct sel_storage *b = must_open("{\"path\": \"{FOLDER}/./db/\", \"sync\": false}", *state);
     assert_int_equal(sel_test_store(a, "x", "1"), SEL_STORE_OK);
     assert_stored(b, "x", "1");
     assert_refused(SYNCED, *state, SEL_ECONFIG, "another 'sync'");
