@@ -36,7 +36,7 @@ struct sel_execution {
     const struct sel_flow_def *flow;
     const char *task_id;
     struct sel_str node_args;        /* encoded */
-    const struct sel_value *parents; /* as tasks see them */
+    const struct sel_value *parents; /* as tasks see them, if the observer wants them, else NULL */
     const struct sel_exec_result *result;
     bool will_retry;
     double countdown_s; /* with will_retry */
@@ -57,6 +57,7 @@ struct sel_flow_end {
 /* Everything may be called on any thread, several at once. Members may be NULL. */
 struct sel_executor_observer {
     void *ctx;
+    bool wants_parents; /* a map over all runs of a sub-flow takes its time to make */
     void (*execution)(void *ctx, const struct sel_execution *execution);
     void (*flow_end)(void *ctx, const struct sel_flow_end *end);
     void (*stored)(void *ctx, const struct sel_storage_def *storage,

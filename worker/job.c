@@ -406,12 +406,12 @@ static void observe(struct run *run)
     const struct sel_executor_observer *observer = run->engine->options->observer;
     if (!observer || !observer->execution)
         return;
-    struct sel_value parents = run_parents(run);
+    struct sel_value parents = observer->wants_parents ? run_parents(run) : sel_value_null;
     struct sel_execution execution = {.task = run->job->task,
                                       .flow = run->job->flow_def,
                                       .task_id = run->id,
                                       .node_args = sel_blob_str(run->job->args),
-                                      .parents = &parents,
+                                      .parents = observer->wants_parents ? &parents : NULL,
                                       .result = &run->result,
                                       .will_retry = run->job->outcome == SEL_JOB_RETRY,
                                       .countdown_s = run->job->countdown_s};

@@ -403,6 +403,7 @@ static void run_executor(struct flow_case *c, const struct sel_executor_options 
 static void run_flow(struct flow_case *c)
 {
     struct sel_executor_observer observer = {.ctx = c,
+                                             .wants_parents = true,
                                              .execution = on_execution,
                                              .flow_end = on_flow_end,
                                              .stored = on_stored,
