@@ -1,5 +1,12 @@
 enable_testing()
 
+# Sanitizers slow a test down by up to twenty times, on machines that are busy besides.
+if(SEL_SANITIZE)
+  set(SEL_TEST_TIMEOUT 300)
+else()
+  set(SEL_TEST_TIMEOUT 60)
+endif()
+
 # sel_unit_test(<folder> <library>...): one cmocka program for each test_*.c of the folder.
 function(sel_unit_test_dir)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/test_*.c)
@@ -10,6 +17,6 @@ function(sel_unit_test_dir)
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests
                                              ENABLE_EXPORTS ON)
     add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 60)
+    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT ${SEL_TEST_TIMEOUT})
   endforeach()
 endfunction()

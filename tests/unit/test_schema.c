@@ -261,7 +261,7 @@ static int validate_on_small_stack(const struct sel_schema *schema, const struct
 
 /* TSan keeps a stack of calls of its own, of 65,536 entries, and dies beyond it. */
 #if defined(__SANITIZE_THREAD__)
-#define LONG_TEXT 10000
+#define LONG_TEXT 5000 /* 8 calls a character */
 #define LONG_CHAIN 500
 #else
 #define LONG_TEXT 100000
