@@ -1,6 +1,7 @@
 #include "worker/tracer.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 struct record {
     struct record *next;
     enum sel_trace_event event;
-    size_t size;
+    size_t size;    /* of all */
     char details[]; /* encoded */
 };
 
@@ -42,8 +43,12 @@ struct sel_tracer {
     pthread_mutex_t lock;
     pthread_cond_t filled;
     struct record *first, *last;
+    size_t queued_bytes;
+    bool has_overflown; /* and this was said; atomic */
     bool closing;
 };
+
+#define QUEUED_BYTES_MAX ((size_t)64 << 20) /* of events that wait for storages */
 
 #define LOG_NAME_WIDTH 10 /* of the host in lines of the logging sink */
 
@@ -76,12 +81,16 @@ static void put_json(const struct sel_tracer *tracer, struct sel_buf *line,
     sel_buf_put_c(line, "\"}\n");
 }
 
+/* A terminal or pipe that somebody made non-blocking is waited for. */
 static int write_line(int fd, const struct sel_buf *line)
 {
     size_t done = 0;
     while (done < line->n) {
         ssize_t n = write(fd, line->p + done, line->n - done);
-        if (n < 0 && errno != EINTR)
+        struct pollfd room = {.fd = fd, .events = POLLOUT};
+        if (n < 0 && errno == EAGAIN)
+            (void)poll(&room, 1, -1); /* if it fails, so will the next write */
+        else if (n < 0 && errno != EINTR)
             return -errno;
         done += n > 0 ? (size_t)n : 0;
     }
@@ -120,18 +129,21 @@ static struct record *next_record(struct sel_tracer *tracer)
     while (!tracer->first && !tracer->closing)
         pthread_cond_wait(&tracer->filled, &tracer->lock);
     struct record *record = tracer->first;
-    if (record)
+    if (record) {
         tracer->first = record->next;
+        tracer->queued_bytes -= record->size;
+    }
     if (!tracer->first)
         tracer->last = NULL;
     pthread_mutex_unlock(&tracer->lock);
     return record;
 }
 
-static void sink_failed(struct sel_tracer *tracer, struct sink *sink, const char *why)
+/* `has_failed` is that of a sink, or of the way to the storages. */
+static void sink_failed(struct sel_tracer *tracer, bool *has_failed, const char *why)
 {
     __atomic_fetch_add(&tracer->lost, 1, __ATOMIC_RELAXED);
-    if (!__atomic_exchange_n(&sink->has_failed, true, __ATOMIC_RELAXED))
+    if (!__atomic_exchange_n(has_failed, true, __ATOMIC_RELAXED))
         (void)dprintf(tracer->options.err_fd,
                       "selinon: a trace sink failed and is tried on with the next events: %s\n",
                       why);
@@ -149,13 +161,31 @@ static void *storage_main(void *arg)
                 continue;
             int r = sink->storage->ops->trace(
                 sink->storage, sel_io_blocking(), sel_str_c(sel_trace_name(record->event)),
-                (struct sel_str){record->details, record->size}, &err);
+                (struct sel_str){record->details, record->size - sizeof(*record)}, &err);
             if (r < 0)
-                sink_failed(tracer, sink, err.text[0] ? err.text : sel_error_text(r));
+                sink_failed(tracer, &sink->has_failed, err.text[0] ? err.text : sel_error_text(r));
         }
         sel_mem_free(record);
     }
     return NULL;
+}
+
+/* 0 or SEL_ELIMIT: the storages do not keep up, and no loop waits for them. */
+static int queue_record(struct sel_tracer *tracer, struct record *record)
+{
+    pthread_mutex_lock(&tracer->lock);
+    bool has_room = tracer->queued_bytes + record->size <= QUEUED_BYTES_MAX;
+    if (has_room) {
+        if (tracer->last)
+            tracer->last->next = record;
+        else
+            tracer->first = record;
+        tracer->last = record;
+        tracer->queued_bytes += record->size;
+        pthread_cond_signal(&tracer->filled);
+    }
+    pthread_mutex_unlock(&tracer->lock);
+    return has_room ? 0 : SEL_ELIMIT;
 }
 
 static int hand_to_storages(struct sel_tracer *tracer, enum sel_trace_event event,
@@ -164,20 +194,16 @@ static int hand_to_storages(struct sel_tracer *tracer, enum sel_trace_event even
     struct sel_buf bytes = {0};
     sel_value_encode(details, &bytes);
     struct record *record = bytes.failed ? NULL : sel_mem_alloc(sizeof(*record) + bytes.n);
+    int r = record ? 0 : SEL_ENOMEM;
     if (record) {
-        *record = (struct record){.event = event, .size = bytes.n};
+        *record = (struct record){.event = event, .size = sizeof(*record) + bytes.n};
         memcpy(record->details, bytes.p, bytes.n);
-        pthread_mutex_lock(&tracer->lock);
-        if (tracer->last)
-            tracer->last->next = record;
-        else
-            tracer->first = record;
-        tracer->last = record;
-        pthread_cond_signal(&tracer->filled);
-        pthread_mutex_unlock(&tracer->lock);
+        r = queue_record(tracer, record);
     }
+    if (r < 0)
+        sel_mem_free(record);
     sel_buf_done(&bytes);
-    return record ? 0 : SEL_ENOMEM;
+    return r;
 }
 
 /* ---- emitting ---- */
@@ -214,10 +240,12 @@ void sel_tracer_emit(struct sel_tracer *tracer, enum sel_trace_event event,
     for (uint32_t i = 0; i < tracer->sink_count; i++) {
         int r = emit_to(tracer, &tracer->sinks[i], event, details, unix_us);
         if (r < 0)
-            sink_failed(tracer, &tracer->sinks[i], sel_error_text(r));
+            sink_failed(tracer, &tracer->sinks[i].has_failed, sel_error_text(r));
     }
-    if (tracer->has_storage && hand_to_storages(tracer, event, details) < 0)
-        __atomic_fetch_add(&tracer->lost, 1, __ATOMIC_RELAXED);
+    int r = tracer->has_storage ? hand_to_storages(tracer, event, details) : 0;
+    if (r < 0)
+        sink_failed(tracer, &tracer->has_overflown,
+                    r == SEL_ELIMIT ? "the storages do not keep up" : sel_error_text(r));
 }
 
 uint64_t sel_tracer_lost(const struct sel_tracer *tracer)
@@ -325,6 +353,10 @@ struct sel_tracer *sel_tracer_free(struct sel_tracer *tracer)
         pthread_mutex_unlock(&tracer->lock);
         pthread_join(tracer->thread, NULL);
     }
+    uint64_t lost = sel_tracer_lost(tracer);
+    if (lost > 0)
+        (void)dprintf(tracer->options.err_fd, "selinon: %llu trace events did not reach a sink\n",
+                      (unsigned long long)lost);
     sel_mem_free(tracer->sinks);
     pthread_mutex_destroy(&tracer->lock);
     pthread_mutex_destroy(&tracer->write_lock);

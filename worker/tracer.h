@@ -2,8 +2,9 @@
  *
  * Emitting is thread safe. Forms of the lines: tests/conformance/trace-events.md. Logging and JSON
  * sinks write whole lines; function sinks are called on the emitting thread; storage sinks are fed
- * by a thread of the tracer, in the order of emission, so that no loop waits for them. A sink that
- * fails is reported once to the log (and counted); the others still get the event. */
+ * by a thread of the tracer, in the order of emission, so that no loop waits for them; what they
+ * cannot keep up with is lost. A sink that fails is reported once to the log (and counted); the
+ * others still get the event. */
 #ifndef SEL_WORKER_TRACER_H
 #define SEL_WORKER_TRACER_H
 

@@ -1,5 +1,6 @@
 #include "tests/support/test.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ struct fake_storage {
     struct sel_buf kept;     /* "EVENT details" lines */
     int fails;               /* so many more times */
     uint64_t calls;
+    pthread_mutex_t *gate; /* it gets no further while this is locked; or NULL */
 };
 
 static int fake_trace(struct sel_storage *storage, struct sel_io *io, struct sel_str event,
@@ -27,6 +29,11 @@ static int fake_trace(struct sel_storage *storage, struct sel_io *io, struct sel
     struct sel_value value;
     (void)io;
     fake->calls++;
+    if (fake->gate) {
+        pthread_mutex_lock(fake->gate);
+        pthread_mutex_unlock(fake->gate);
+        return 0;
+    }
     if (fake->fails > 0) {
         fake->fails--;
         return sel_error_set(err, SEL_ESTORAGE, (struct sel_pos){0}, "out of paper");
@@ -339,6 +346,75 @@ static void test_a_storage_that_recovers_gets_what_comes_later(void **state)
     done(&s);
 }
 
+static struct sel_value one_mebibyte(struct scene *s)
+{
+    char *text = sel_arena_alloc(&s->arena, 1 << 20);
+    struct sel_value_builder map;
+    struct sel_value details;
+    assert_non_null(text);
+    memset(text, 'x', 1 << 20);
+    sel_value_begin_map(&map, &s->arena);
+    sel_value_put_c(&map, "text", sel_value_from_str((struct sel_str){text, 1 << 20}));
+    assert_ok(sel_value_end(&map, &details));
+    return details;
+}
+
+/* 100 events of 1 MiB, of which 64 MiB may wait. */
+static void test_a_storage_that_hangs_holds_up_nobody_and_no_memory_without_end(void **state)
+{
+    (void)state;
+    struct scene s;
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    init(&s, SEL_TRACE_STORAGE, 1, SEL_TRACE_LOGGING);
+    s.storage.gate = &gate;
+    assert_ok(sel_tracer_new(&s.options, &s.tracer, &s.err));
+    struct sel_value details = one_mebibyte(&s);
+    pthread_mutex_lock(&gate);
+    for (int i = 0; i < 100; i++)
+        sel_tracer_emit(s.tracer, SEL_TRACE_TASK_END, &details);
+    uint64_t lost = sel_tracer_lost(s.tracer);
+    pthread_mutex_unlock(&gate);
+    s.tracer = sel_tracer_free(s.tracer);
+    assert_in_range(lost, 35, 37); /* one may be on its way already */
+    assert_int_equal(s.storage.calls, 100 - lost);
+    assert_non_null(strstr(content(&s, s.errors), "do not keep up"));
+    assert_non_null(strstr(content(&s, s.errors), "trace events did not reach a sink"));
+    done(&s);
+}
+
+static void *read_slowly(void *arg)
+{
+    static char bytes[1 << 20];
+    const int *fd = arg;
+    size_t total = 0;
+    for (ssize_t n = 1; n > 0; total += (size_t)n)
+        n = read(*fd, bytes, sizeof(bytes));
+    return (void *)total;
+}
+
+static void test_a_pipe_that_does_not_block_still_gets_whole_lines(void **state)
+{
+    (void)state;
+    struct scene s;
+    int ends[2];
+    pthread_t reader;
+    void *total;
+    init(&s, SEL_TRACE_JSON, 1, SEL_TRACE_JSON);
+    assert_ok(pipe2(ends, O_NONBLOCK));
+    assert_ok(fcntl(ends[0], F_SETFL, 0));
+    s.options.out_fd = ends[1];
+    assert_ok(sel_tracer_new(&s.options, &s.tracer, &s.err));
+    assert_ok(pthread_create(&reader, NULL, read_slowly, &ends[0]));
+    struct sel_value details = one_mebibyte(&s);
+    sel_tracer_emit(s.tracer, SEL_TRACE_TASK_END, &details);
+    assert_int_equal(sel_tracer_lost(s.tracer), 0);
+    assert_ok(close(ends[1]));
+    assert_ok(pthread_join(reader, &total));
+    assert_true((size_t)total > (1 << 20));
+    assert_ok(close(ends[0]));
+    done(&s);
+}
+
 static void test_what_is_missing_shows_at_the_start(void **state)
 {
     (void)state;
@@ -370,6 +446,8 @@ int main(void)
         cmocka_unit_test(test_a_line_that_cannot_be_written_is_counted),
         cmocka_unit_test(test_a_storage_gets_all_events_in_order_before_the_tracer_ends),
         cmocka_unit_test(test_a_storage_that_recovers_gets_what_comes_later),
+        cmocka_unit_test(test_a_storage_that_hangs_holds_up_nobody_and_no_memory_without_end),
+        cmocka_unit_test(test_a_pipe_that_does_not_block_still_gets_whole_lines),
         cmocka_unit_test(test_what_is_missing_shows_at_the_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
