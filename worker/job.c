@@ -445,7 +445,8 @@ static void run_code(struct run *run)
     }
     int64_t begin_us = mono_us();
     code->ops->run(code->self, code->code, task, &run->result);
-    job->run_us = mono_us() - begin_us;
+    job->end_us = mono_us();
+    job->run_us = job->end_us - begin_us;
     sel_task_done(task);
 }
 
@@ -478,14 +479,29 @@ void sel_job_cancel_all(struct sel_job_worker *worker)
         sel_loop_cancel(worker->loop, job->co);
 }
 
+/* "task 'Name' (id)", for the crash line of a stack overflow. */
+static const char *run_name(struct run *run)
+{
+    const struct sel_str parts[] = {SEL_STR("task '"), run->job->task->name, SEL_STR("' ("),
+                                    sel_str_c(run->id), SEL_STR(")")};
+    size_t size = 1;
+    for (size_t i = 0; i < SEL_COUNT(parts); i++)
+        size += parts[i].n;
+    char *name = sel_arena_alloc_raw(&run->arena, size, 1);
+    for (size_t i = 0, at = 0; name && i < SEL_COUNT(parts); at += parts[i++].n)
+        memcpy(name + at, parts[i].p, parts[i].n);
+    if (name)
+        name[size - 1] = '\0';
+    return name;
+}
+
 SEL_CO void sel_job_run(struct sel_job *job)
 {
     list_running(job);
     struct run run = {.job = job, .engine = job->engine, .arena = take_arena(job->worker)};
     sel_job_id(job, run.id);
     sel_id_format(job->flow_id, run.dispatcher_id);
-    char *name =
-        sel_arena_printf(&run.arena, "task '%.*s' (%s)", SEL_STR_ARG(job->task->name), run.id);
+    char *name = run_name(&run);
     if (name)
         sel_co_set_name(sel_co_current(), name);
     trace_start(&run);
