@@ -99,7 +99,7 @@ static void test_large_items_make_the_map_grow(void **state)
 {
     struct sel_lmdb_cache *cache = open_ok(*state, 5);
     size_t n = 4 << 20;
-    char *item = sel_mem_alloc(n + 1), id[8];
+    char *item = sel_mem_alloc(n + 1), id[12];
     assert_non_null(item);
     memset(item, 'x', n);
     item[n] = '\0';
