@@ -501,7 +501,7 @@ SEL_CO void sel_job_run(struct sel_job *job)
     struct run run = {.job = job, .engine = job->engine, .arena = take_arena(job->worker)};
     sel_job_id(job, run.id);
     sel_id_format(job->flow_id, run.dispatcher_id);
-    char *name = run_name(&run);
+    const char *name = run_name(&run);
     if (name)
         sel_co_set_name(sel_co_current(), name);
     trace_start(&run);
