@@ -25,6 +25,21 @@ static int64_t unix_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* When a job ended. The loop reads its clock once a turn, in which its tasks may compute for long.
+ */
+static int64_t job_end_us(const struct sel_hub *hub, const struct sel_job *job)
+{
+    int64_t now_us = sel_hub_now_us(hub);
+    int64_t end_us = hub->virtual_time ? 0 : job->end_us - hub->begin_us;
+    return end_us > now_us ? end_us : now_us;
+}
+
+static void note_end(struct sel_hub *hub, int64_t at_us)
+{
+    if (at_us > hub->last_end_us)
+        hub->last_end_us = at_us;
+}
+
 void sel_hub_fatal(struct sel_hub *hub, int code, const char *what)
 {
     if (hub->fatal == 0) {
@@ -521,7 +536,7 @@ static void on_end(void *ctx, enum sel_decide_result result)
     report_end(run, result);
     if (result == SEL_DECIDE_RETRY)
         drop_children(run); /* the state forgets them next */
-    run->hub->last_end_us = sel_hub_now_us(run->hub);
+    note_end(run->hub, sel_hub_now_us(run->hub));
 }
 
 /* The flow's final state goes to those who may ask for it, the rest is freed with the run. */
@@ -767,7 +782,7 @@ static void requeue(struct sel_hub *hub, struct sel_job *job)
     if (!job->user_retry)
         job->retried_count++;
     int64_t delay_us = job->countdown_s >= 9e12 ? INT64_MAX : (int64_t)(job->countdown_s * 1e6);
-    if (sel_local_push(&hub->queues, &job->work, job->task_index, sel_hub_now_us(hub), delay_us) <
+    if (sel_local_push(&hub->queues, &job->work, job->task_index, job_end_us(hub, job), delay_us) <
         0) {
         sel_hub_fatal(hub, SEL_ENOMEM, "a retry cannot be put off");
         free_job(job);
@@ -777,7 +792,7 @@ static void requeue(struct sel_hub *hub, struct sel_job *job)
 static void settle_job(struct sel_hub *hub, struct sel_job *job)
 {
     struct sel_flow_run *run = job->flow;
-    hub->last_end_us = sel_hub_now_us(hub);
+    note_end(hub, job_end_us(hub, job));
     if (job->outcome == SEL_JOB_RETRY && !hub->canceled) {
         requeue(hub, job);
         return;

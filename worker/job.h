@@ -71,6 +71,7 @@ struct sel_job {
     double countdown_s; /* SEL_JOB_RETRY */
     bool user_retry;    /* the task asked for it: it does not count against max_retry */
     int64_t run_us;     /* how long the code ran */
+    int64_t end_us;     /* when it ended, by the loops' clock, or 0 */
 };
 
 /* The part of a thread that runs jobs: arenas are kept for the next one. */

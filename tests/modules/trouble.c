@@ -26,6 +26,15 @@ static int counts(struct sel_task *task)
     return sel_result(task, "{s:i}", "n", (int64_t)1);
 }
 
+/* Never lets the thread look up. */
+static int computes(struct sel_task *task)
+{
+    const struct timespec wait = {0, 30 * 1000 * 1000};
+    (void)task;
+    (void)nanosleep(&wait, 0);
+    return 0;
+}
+
 /* The first run in the process keeps its thread busy, so that much has come together when the
  * thread looks up; the others hang. */
 static int holds_up(struct sel_task *task)
@@ -151,9 +160,9 @@ STORAGE(away, store_ok, always_away);
 STORAGE(slow, store_ok, hanging);
 
 SEL_MODULE("trouble", SEL_TASK("Hangs", hangs), SEL_TASK("Nothing", nothing),
-           SEL_TASK("Fails", fails), SEL_TASK("Counts", counts), SEL_TASK("HoldsUp", holds_up),
-           SEL_FOREACH("numbers", numbers), SEL_FOREACH("hangs", hangs),
-           SEL_FOREACH("retries", asks_for_a_retry),
+           SEL_TASK("Fails", fails), SEL_TASK("Computes", computes), SEL_TASK("Counts", counts),
+           SEL_TASK("HoldsUp", holds_up), SEL_FOREACH("numbers", numbers),
+           SEL_FOREACH("hangs", hangs), SEL_FOREACH("retries", asks_for_a_retry),
            SEL_SELECTIVE("hangingSelective", hanging_selective),
            SEL_PREDICATE_ARGS("hangingPredicate", hanging_predicate),
            SEL_SAMPLING("hangingSampling", hanging_sampling),

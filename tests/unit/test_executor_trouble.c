@@ -328,6 +328,19 @@ static void test_a_run_without_memory_ends_with_an_error_or_well(void **state)
 
 /* ---- ends ---- */
 
+static void test_a_task_that_computes_for_long_ends_when_it_does(void **state)
+{
+    (void)state;
+    struct trial *t =
+        begin("tasks:\n" TASK("a", "Computes") "flows: [main]\n"
+                                               "flow-definitions:\n"
+                                               "  - {name: main, edges: [{from: , to: [a, a]}]}\n",
+              NULL);
+    assert_ok(run(t));
+    assert_true(t->report->last_end_us >= 2 * 30000);
+    end(t);
+}
+
 static void test_every_start_is_counted_as_an_end(void **state)
 {
     (void)state;
@@ -357,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_wrong_answers_of_functions_fail_the_flow_and_say_why),
         cmocka_unit_test(test_wrong_answers_of_storages_are_errors_of_theirs),
         cmocka_unit_test(test_a_run_without_memory_ends_with_an_error_or_well),
+        cmocka_unit_test(test_a_task_that_computes_for_long_ends_when_it_does),
         cmocka_unit_test(test_every_start_is_counted_as_an_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
