@@ -65,20 +65,6 @@ static void drop_children(struct sel_flow_run *run)
     }
 }
 
-static void drop_lineage(struct sel_flow_run *run)
-{
-    for (uint32_t i = 0; i < run->lineage_count; i++)
-        sel_parents_unref(run->lineage[i].parents);
-    run->lineage_count = 0;
-}
-
-static void drop_combination(struct sel_flow_run *run)
-{
-    sel_parents_unref(run->combination_parents);
-    run->combination_parents = NULL;
-    run->combination = UINT64_MAX;
-}
-
 static void link_flow(struct sel_hub *hub, struct sel_flow_run *run)
 {
     run->next = hub->all;
@@ -101,8 +87,7 @@ static void free_flow(struct sel_flow_run *run)
 {
     unlink_flow(run);
     drop_children(run);
-    drop_lineage(run);
-    drop_combination(run);
+    sel_hub_forget_parents(run);
     sel_parents_unref(run->parents);
     sel_blob_unref(run->args);
     sel_decider_free(run->decider);
@@ -223,159 +208,6 @@ static void node_ended(struct sel_flow_run *run, uint32_t ordinal, bool failed)
         sel_hub_make_ready(run);
 }
 
-/* ---- parents ---- */
-
-static const struct sel_lineage *find_lineage(const struct sel_flow_run *run, uint32_t ordinal)
-{
-    uint32_t low = 0, high = run->lineage_count;
-    while (low < high) {
-        uint32_t mid = low + (high - low) / 2;
-        if (run->lineage[mid].ordinal < ordinal)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    bool found = low < run->lineage_count && run->lineage[low].ordinal == ordinal;
-    return found ? &run->lineage[low] : NULL;
-}
-
-struct sel_ended_flow *sel_hub_ended_child(const struct sel_flow_run *run, uint32_t ordinal)
-{
-    const struct sel_state_child *child = sel_state_child(&run->state, ordinal);
-    return child && run->children ? run->children[child - run->state.children] : NULL;
-}
-
-/* Whether a run is among the parents of what it starts: sub-flows only if asked for. */
-static bool is_parent(const struct sel_flow_run *run, uint32_t ordinal, bool failed)
-{
-    const struct sel_flow_node *node = &run->flow->nodes[sel_state_run_slot(&run->state, ordinal)];
-    if (!sel_system_is_flow(run->hub->system, node->node))
-        return true;
-    bool wanted = failed ? node->propagate_failures || node->propagate_compound_failures
-                         : node->propagate_finished || node->propagate_compound_finished;
-    return wanted && sel_hub_ended_child(run, ordinal);
-}
-
-static int set_parent(struct sel_flow_run *run, struct sel_parents *parents, uint32_t index,
-                      uint32_t ordinal, bool failed)
-{
-    const struct sel_flow_node *node = &run->flow->nodes[sel_state_run_slot(&run->state, ordinal)];
-    struct sel_str name = sel_system_node_name(run->hub->system, node->node);
-    char text[SEL_RUN_ID_TEXT_SIZE];
-    if (!sel_system_is_flow(run->hub->system, node->node))
-        return sel_parents_set_task(parents, index, name,
-                                    sel_state_run_id(&run->state, ordinal, text));
-    bool compound = failed ? node->propagate_compound_failures : node->propagate_compound_finished;
-    sel_parents_set_flow(parents, index, name, sel_hub_ended_child(run, ordinal), compound);
-    return 0;
-}
-
-/* Failed parents inherited through the runs of a combination, all together. */
-static uint32_t count_inherited(const struct sel_flow_run *run,
-                                const struct sel_combination *combination)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; run->lineage_count > 0 && i < combination->count; i++) {
-        const struct sel_lineage *lineage = find_lineage(run, combination->runs[i]);
-        count += lineage ? lineage->parents->failed_count : 0;
-    }
-    return count;
-}
-
-static int copy_inherited(const struct sel_flow_run *run, const struct sel_combination *combination,
-                          struct sel_parents *parents, uint32_t index)
-{
-    for (uint32_t i = 0; run->lineage_count > 0 && i < combination->count; i++) {
-        const struct sel_lineage *lineage = find_lineage(run, combination->runs[i]);
-        for (uint32_t k = 0; lineage && k < lineage->parents->failed_count; k++) {
-            const struct sel_parents *from = lineage->parents;
-            int r = sel_parents_copy(parents, index++, &from->parents[from->count + k]);
-            if (r < 0)
-                return r;
-        }
-    }
-    return 0;
-}
-
-static int build_parents(struct sel_flow_run *run, const struct sel_combination *combination,
-                         struct sel_parents **ret)
-{
-    bool failed = combination->edge == SEL_NONE;
-    uint32_t own = 0, inherited = count_inherited(run, combination);
-    for (uint32_t i = 0; i < combination->count; i++)
-        own += is_parent(run, combination->runs[i], failed);
-    struct sel_parents *parents =
-        failed ? sel_parents_new(0, own + inherited) : sel_parents_new(own, inherited);
-    int r = parents ? 0 : SEL_ENOMEM;
-    uint32_t index = 0;
-    for (uint32_t i = 0; i < combination->count && r == 0; i++) {
-        if (is_parent(run, combination->runs[i], failed))
-            r = set_parent(run, parents, index++, combination->runs[i], failed);
-    }
-    if (r == 0)
-        r = copy_inherited(run, combination, parents, index);
-    if (r < 0) {
-        sel_parents_unref(parents);
-        return r;
-    }
-    *ret = parents;
-    return 0;
-}
-
-int sel_hub_parents(struct sel_flow_run *run, const struct sel_combination *combination,
-                    struct sel_parents **ret)
-{
-    if (combination->edge != SEL_NONE && combination->count == 0) {
-        *ret = run->parents;
-        return 0;
-    }
-    if (run->combination != combination->number || !run->combination_parents) {
-        drop_combination(run);
-        int r = build_parents(run, combination, &run->combination_parents);
-        if (r < 0)
-            return r;
-        run->combination = combination->number;
-    }
-    *ret = run->combination_parents;
-    return 0;
-}
-
-static int note_lineage(struct sel_flow_run *run, uint32_t ordinal, struct sel_parents *parents)
-{
-    if (!parents || parents->failed_count == 0)
-        return 0;
-    if (!sel_mem_grow(&run->lineage, &run->lineage_cap, (uint64_t)run->lineage_count + 1,
-                      sizeof(*run->lineage)))
-        return SEL_ENOMEM;
-    run->lineage[run->lineage_count++] = (struct sel_lineage){ordinal, sel_parents_ref(parents)};
-    return 0;
-}
-
-/* What a sub-flow is handed down of its parents: the finished ones, the failed ones, or both. */
-static int hand_down(struct sel_parents *parents, bool finished, bool failed,
-                     struct sel_parents **ret)
-{
-    *ret = NULL;
-    if (!parents || (!finished && !failed))
-        return 0;
-    if ((finished || parents->count == 0) && (failed || parents->failed_count == 0)) {
-        *ret = sel_parents_ref(parents);
-        return 0;
-    }
-    struct sel_parents *part =
-        sel_parents_new(finished ? parents->count : 0, failed ? parents->failed_count : 0);
-    int r = part ? 0 : SEL_ENOMEM;
-    uint32_t from = finished ? 0 : parents->count;
-    for (uint32_t i = 0; r == 0 && i < part->count + part->failed_count; i++)
-        r = sel_parents_copy(part, i, &parents->parents[from + i]);
-    if (r < 0) {
-        sel_parents_unref(part);
-        return r;
-    }
-    *ret = part;
-    return 0;
-}
-
 /* ---- starting nodes ---- */
 
 static void free_job(struct sel_job *job)
@@ -467,8 +299,8 @@ static int start_flow(struct sel_flow_run *run, const struct sel_start *start,
                   node->propagate_failures || node->propagate_compound_failures;
     if (same_bytes(start->args, sel_state_args(&run->state)) && shared_args(run))
         child->args = sel_blob_ref(run->args);
-    int r =
-        hand_down(parents, start->has_parents, node->propagate_parent_failures, &child->parents);
+    int r = sel_parents_part(parents, start->has_parents, node->propagate_parent_failures,
+                             &child->parents);
     return r < 0 ? r : push_work(run, &child->work, start);
 }
 
@@ -478,7 +310,7 @@ static int on_start(void *ctx, const struct sel_start *start)
     struct sel_parents *parents;
     int r = sel_hub_parents(run, start->combination, &parents);
     if (r == 0)
-        r = note_lineage(run, start->ordinal, parents);
+        r = sel_hub_note_lineage(run, start->ordinal, parents);
     if (r == 0)
         r = sel_system_is_flow(run->hub->system, start->node) ? start_flow(run, start, parents)
                                                               : start_task(run, start, parents);
@@ -580,8 +412,7 @@ static void end_flow(struct sel_flow_run *run, enum sel_decide_result result)
 static void retry_flow(struct sel_flow_run *run)
 {
     struct sel_hub *hub = run->hub;
-    drop_lineage(run);
-    drop_combination(run);
+    sel_hub_forget_parents(run);
     run->input_count = run->input_head = run->noted_count = 0;
     run->has_previous_retry = false;
     run->new_started = run->new_fallback = 0;

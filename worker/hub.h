@@ -183,6 +183,12 @@ int sel_hub_parents(struct sel_flow_run *run, const struct sel_combination *comb
 /* The final state of a sub-flow that has ended, if it was kept; else NULL. */
 struct sel_ended_flow *sel_hub_ended_child(const struct sel_flow_run *run, uint32_t ordinal);
 
+/* Keeps the failed parents of a run for what follows it. 0 or SEL_ENOMEM. */
+int sel_hub_note_lineage(struct sel_flow_run *run, uint32_t ordinal,
+                         struct sel_parents *parents) SEL_WARN_UNUSED;
+/* The attempt is over: parents and lineage are no longer needed. */
+void sel_hub_forget_parents(struct sel_flow_run *run);
+
 /* Answers the needs of the run's decision in a coroutine, then makes it ready. */
 void sel_hub_fetch(struct sel_flow_run *run);
 /* Asks the sampling strategy and sets the alarm, in a coroutine if user code is asked. */

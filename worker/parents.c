@@ -118,6 +118,30 @@ int sel_parents_copy(struct sel_parents *parents, uint32_t index, const struct s
     return 0;
 }
 
+int sel_parents_part(struct sel_parents *parents, bool finished, bool failed,
+                     struct sel_parents **ret)
+{
+    *ret = NULL;
+    if (!parents || (!finished && !failed))
+        return 0;
+    if ((finished || parents->count == 0) && (failed || parents->failed_count == 0)) {
+        *ret = sel_parents_ref(parents);
+        return 0;
+    }
+    struct sel_parents *part =
+        sel_parents_new(finished ? parents->count : 0, failed ? parents->failed_count : 0);
+    int r = part ? 0 : SEL_ENOMEM;
+    uint32_t from = finished ? 0 : parents->count;
+    for (uint32_t i = 0; r == 0 && i < part->count + part->failed_count; i++)
+        r = sel_parents_copy(part, i, &parents->parents[from + i]);
+    if (r < 0) {
+        sel_parents_unref(part);
+        return r;
+    }
+    *ret = part;
+    return 0;
+}
+
 /* ---- as a value ---- */
 
 /* A map under construction: names of tasks with lists of ids, names of flows with maps. */

@@ -58,6 +58,11 @@ void sel_parents_set_flow(struct sel_parents *parents, uint32_t index, struct se
 int sel_parents_copy(struct sel_parents *parents, uint32_t index,
                      const struct sel_parent *from) SEL_WARN_UNUSED;
 
+/* The finished ones of `parents` (NULL allowed), the failed ones, or both, as one reference in
+ * *ret; NULL if there is nothing to hand on. 0 or SEL_ENOMEM. */
+int sel_parents_part(struct sel_parents *parents, bool finished, bool failed,
+                     struct sel_parents **ret) SEL_WARN_UNUSED;
+
 /* As tasks see them: {task: id, flow: {task: [ids], ...}}, flows inside flows nested, in the order
  * in which the nodes were started. `parents` may be NULL. 0, SEL_ENOMEM, or SEL_ELIMIT: flows are
  * nested too deeply to be shown. */
