@@ -359,7 +359,9 @@ Rule::Rule(RuleKind kind, const struct sel_value *argument) : kind_(kind), argum
         require(sel_value_kind(argument) == SEL_TEXT, kind, "text", argument);
         try {
             struct sel_str s = sel_value_str(argument);
-            regex_ = std::make_shared<const std::regex>(s.n ? s.p : "", s.n);
+            /* Terminated: libstdc++ 12 looks at what follows a last '('. */
+            std::string pattern(s.n ? s.p : "", s.n);
+            regex_ = std::make_shared<const std::regex>(pattern);
             stack_per_char_ =
                 REGEX_FRAME * (1 + static_cast<size_t>(std::count(s.p, s.p + s.n, '(')));
         } catch (const std::regex_error &e) {
