@@ -25,16 +25,7 @@ static int64_t unix_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* When a job ended. The loop reads its clock once a turn, in which its tasks may compute for long.
- */
-static int64_t job_end_us(const struct sel_hub *hub, const struct sel_job *job)
-{
-    int64_t now_us = sel_hub_now_us(hub);
-    int64_t end_us = hub->virtual_time ? 0 : job->end_us - hub->begin_us;
-    return end_us > now_us ? end_us : now_us;
-}
-
-static void note_end(struct sel_hub *hub, int64_t at_us)
+void sel_hub_note_end(struct sel_hub *hub, int64_t at_us)
 {
     if (at_us > hub->last_end_us)
         hub->last_end_us = at_us;
@@ -189,7 +180,7 @@ static bool push_input(struct sel_flow_run *run, uint32_t ordinal, bool failed)
     return true;
 }
 
-static void count_end(struct sel_hub *hub, bool failed)
+void sel_hub_count_end(struct sel_hub *hub, bool failed)
 {
     if (failed)
         hub->counters.failed++;
@@ -198,7 +189,7 @@ static void count_end(struct sel_hub *hub, bool failed)
 }
 
 /* A node run ended. Flows that are sampled look at it when their alarm rings. */
-static void node_ended(struct sel_flow_run *run, uint32_t ordinal, bool failed)
+void sel_hub_node_ended(struct sel_flow_run *run, uint32_t ordinal, bool failed)
 {
     if (!push_input(run, ordinal, failed)) {
         sel_hub_fatal(run->hub, SEL_ENOMEM, "a completion cannot be kept");
@@ -209,14 +200,6 @@ static void node_ended(struct sel_flow_run *run, uint32_t ordinal, bool failed)
 }
 
 /* ---- starting nodes ---- */
-
-static void free_job(struct sel_job *job)
-{
-    sel_parents_unref(job->parents);
-    sel_blob_unref(job->args);
-    sel_hub_flow_unref(job->flow);
-    sel_mem_free(job);
-}
 
 /* The flow's arguments as a blob that its jobs share. */
 static struct sel_blob *shared_args(struct sel_flow_run *run)
@@ -265,7 +248,7 @@ static int start_task(struct sel_flow_run *run, const struct sel_start *start,
     job->args = sel_blob_ref(args);
     int r = push_work(run, &job->work, start);
     if (r < 0)
-        free_job(job);
+        sel_hub_free_job(job);
     return r;
 }
 
@@ -368,7 +351,7 @@ static void on_end(void *ctx, enum sel_decide_result result)
     report_end(run, result);
     if (result == SEL_DECIDE_RETRY)
         drop_children(run); /* the state forgets them next */
-    note_end(run->hub, sel_hub_now_us(run->hub));
+    sel_hub_note_end(run->hub, sel_hub_now_us(run->hub));
 }
 
 /* The flow's final state goes to those who may ask for it, the rest is freed with the run. */
@@ -401,10 +384,10 @@ static void end_flow(struct sel_flow_run *run, enum sel_decide_result result)
         const struct sel_state_child *child = sel_state_child(&parent->state, run->parent_ordinal);
         SEL_ASSERT(child);
         parent->children[child - parent->state.children] = take_ended(run);
-        node_ended(parent, run->parent_ordinal, result != SEL_DECIDE_END);
+        sel_hub_node_ended(parent, run->parent_ordinal, result != SEL_DECIDE_END);
     }
     if (parent)
-        count_end(hub, result != SEL_DECIDE_END);
+        sel_hub_count_end(hub, result != SEL_DECIDE_END);
     if (run != hub->top) /* the hub keeps its own reference to that */
         sel_hub_flow_unref(run);
 }
@@ -569,7 +552,7 @@ void sel_hub_turn(struct sel_hub *hub)
     }
 }
 
-/* ---- jobs ---- */
+/* ---- what is due ---- */
 
 static void wake_flow(struct sel_flow_run *run)
 {
@@ -605,77 +588,6 @@ struct sel_job *sel_hub_pop(struct sel_hub *hub)
             return (struct sel_job *)work;
         start_flow_work(work);
     }
-}
-
-static void requeue(struct sel_hub *hub, struct sel_job *job)
-{
-    hub->counters.retried++;
-    if (!job->user_retry)
-        job->retried_count++;
-    int64_t delay_us = job->countdown_s >= 9e12 ? INT64_MAX : (int64_t)(job->countdown_s * 1e6);
-    if (sel_local_push(&hub->queues, &job->work, job->task_index, job_end_us(hub, job), delay_us) <
-        0) {
-        sel_hub_fatal(hub, SEL_ENOMEM, "a retry cannot be put off");
-        free_job(job);
-    }
-}
-
-static void settle_job(struct sel_hub *hub, struct sel_job *job)
-{
-    struct sel_flow_run *run = job->flow;
-    note_end(hub, job_end_us(hub, job));
-    if (job->outcome == SEL_JOB_RETRY && !hub->canceled) {
-        requeue(hub, job);
-        return;
-    }
-    bool failed = job->outcome != SEL_JOB_DONE;
-    count_end(hub, failed);
-    if (!job->nowait && !run->ended && run->state.attempt == job->attempt)
-        node_ended(run, job->ordinal, failed);
-    free_job(job);
-}
-
-/* Without memory for it a task has no times. */
-static void note_times(struct sel_hub *hub, const struct sel_job *job)
-{
-    struct sel_hub_times *times = &hub->times[job->task_index];
-    times->retried += job->outcome == SEL_JOB_RETRY;
-    times->failed += job->outcome == SEL_JOB_FAILED;
-    if (!times->run_us)
-        times->run_us = SEL_NEW(struct sel_histogram);
-    if (times->run_us)
-        sel_histogram_add(times->run_us, job->run_us);
-}
-
-void sel_hub_job_done(struct sel_hub *hub, struct sel_job *job)
-{
-    note_times(hub, job);
-    hub->counters.in_flight--;
-    job->worker->in_flight--;
-    if (hub->shuffle_seed == 0) {
-        settle_job(hub, job);
-        return;
-    }
-    if (!sel_mem_grow(&hub->held, &hub->held_cap, (uint64_t)hub->held_count + 1,
-                      sizeof(*hub->held))) {
-        sel_hub_fatal(hub, SEL_ENOMEM, "a completion cannot be kept");
-        free_job(job);
-        return;
-    }
-    hub->held[hub->held_count++] = job;
-}
-
-bool sel_hub_settle_held(struct sel_hub *hub)
-{
-    if (hub->held_count == 0)
-        return false;
-    if (hub->counters.in_flight > 0 && sel_prng_below(&hub->prng, 2) == 0)
-        return false;
-    uint32_t i = (uint32_t)sel_prng_below(&hub->prng, hub->held_count);
-    struct sel_job *job = hub->held[i];
-    hub->held[i] = hub->held[--hub->held_count];
-    settle_job(hub, job);
-    return true;
 }
 
 /* ---- life ---- */
@@ -718,7 +630,7 @@ int sel_hub_init(struct sel_hub *hub, struct sel_engine *engine, struct sel_loop
 static void discard_work(struct sel_work *work)
 {
     if (work->kind == SEL_WORK_JOB)
-        free_job((struct sel_job *)work);
+        sel_hub_free_job((struct sel_job *)work);
 }
 
 void sel_hub_done(struct sel_hub *hub)
@@ -727,7 +639,7 @@ void sel_hub_done(struct sel_hub *hub)
     while ((work = sel_local_take_any(&hub->queues)))
         discard_work(work);
     for (uint32_t i = 0; i < hub->held_count; i++)
-        free_job(hub->held[i]);
+        sel_hub_free_job(hub->held[i]);
     while (hub->all) /* what was cancelled or stuck: references among them no longer matter */
         free_flow(hub->all);
     for (uint32_t i = 0; hub->times && i < hub->system->task_count; i++)

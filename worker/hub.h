@@ -175,6 +175,11 @@ void sel_hub_end_flow(struct sel_flow_run *run);
 struct sel_flow_run *sel_hub_flow_ref(struct sel_flow_run *run);
 void sel_hub_flow_unref(struct sel_flow_run *run);
 void sel_hub_fatal(struct sel_hub *hub, int code, const char *what);
+/* A node run ended: the flow is to look at it. Flows that are sampled do when their alarm rings. */
+void sel_hub_node_ended(struct sel_flow_run *run, uint32_t ordinal, bool failed);
+void sel_hub_count_end(struct sel_hub *hub, bool failed);  /* of a node run, awaited or not */
+void sel_hub_note_end(struct sel_hub *hub, int64_t at_us); /* when: for the report */
+void sel_hub_free_job(struct sel_job *job);
 
 /* The parents of what a combination starts; borrowed. 0 or SEL_ENOMEM. */
 int sel_hub_parents(struct sel_flow_run *run, const struct sel_combination *combination,
