@@ -1,7 +1,7 @@
 /* perf/bench.h - what the benchmarks share: metrics with targets, medians, a clock.
  *
  * A benchmark is a function in perf/bench_<what>.c, listed in the table of perf/main.c. It measures
- * and hands each number to sel_bench_report; `selinon-bench engine` prints them. */
+ * and hands each number to sel_bench_report; `selinon-bench TOPIC` prints them. */
 #ifndef SEL_PERF_BENCH_H
 #define SEL_PERF_BENCH_H
 
@@ -25,6 +25,7 @@ struct sel_bench_run;
 
 /* One line of the table of perf/main.c. */
 struct sel_bench {
+    const char *topic; /* the first word of the command */
     const char *name;
     const char *metrics; /* the names that it reports, separated by blanks; what --only finds */
     /* 0, or a negative code of core/error.h: the numbers could not be taken */
@@ -63,6 +64,7 @@ int sel_bench_engine(struct sel_bench_run *run);
 int sel_bench_failures(struct sel_bench_run *run);
 int sel_bench_compile(struct sel_bench_run *run);
 int sel_bench_executor(struct sel_bench_run *run);
+int sel_bench_wire(struct sel_bench_run *run);
 
 struct sel_system;
 /* Compiles two texts of YAML; says on standard error what is wrong with them. */

@@ -12,20 +12,25 @@
 #define METRICS_MAX 64u
 
 static const struct sel_bench benches[] = {
-    /* name, metrics, function */
-    {"switch", "switch_ratio switch_ns fcontext_switch_ns spawn_ns", sel_bench_switch},
-    {"sleep", "sleep_10000_ms", sel_bench_sleep},
-    {"files",
+    /* topic, name, metrics, function */
+    {"engine", "switch", "switch_ratio switch_ns fcontext_switch_ns spawn_ns", sel_bench_switch},
+    {"engine", "sleep", "sleep_10000_ms", sel_bench_sleep},
+    {"engine", "files",
      "io_files_per_s_ratio io_uring_files_per_s plain_files_per_s io_uring_unbatched_files_per_s",
      sel_bench_files},
-    {"engine", "chain_nodes_per_s fanout_nodes_per_s fanout_bytes_per_node cost_ratio_1m_to_1k",
+    {"engine", "engine",
+     "chain_nodes_per_s fanout_nodes_per_s fanout_bytes_per_node cost_ratio_1m_to_1k",
      sel_bench_engine},
-    {"failures", "failures_1000_ms", sel_bench_failures},
-    {"compile", "compile_10k_flows_ms", sel_bench_compile},
-    {"executor", "executor_lmdb_tasks_per_s executor_tasks_per_s", sel_bench_executor},
+    {"engine", "failures", "failures_1000_ms", sel_bench_failures},
+    {"engine", "compile", "compile_10k_flows_ms", sel_bench_compile},
+    {"engine", "executor", "executor_lmdb_tasks_per_s executor_tasks_per_s", sel_bench_executor},
+    {"proto", "wire",
+     "wire_records_per_s wire_record_ns wire_encode_ns wire_decode_ns session_record_ns",
+     sel_bench_wire},
 };
 
 struct sel_bench_run {
+    const char *topic;
     const char *only; /* NULL: everything */
     uint32_t runs;
     bool is_json;
@@ -148,10 +153,12 @@ static void print_json(const struct sel_bench_run *run)
 
 static bool is_wanted(const struct sel_bench_run *run, const struct sel_bench *bench)
 {
+    if (strcmp(run->topic, bench->topic) != 0)
+        return false;
     return !run->only || strcmp(run->only, bench->name) == 0 || has_word(bench->metrics, run->only);
 }
 
-static int run_engine(struct sel_bench_run *run)
+static int run_topic(struct sel_bench_run *run)
 {
     int status = 0;
     uint32_t wanted = 0;
@@ -168,7 +175,8 @@ static int run_engine(struct sel_bench_run *run)
         }
     }
     if (wanted == 0) {
-        fprintf(stderr, "selinon-bench: no benchmark or metric is called '%s'\n", run->only);
+        fprintf(stderr, "selinon-bench: no benchmark or metric of %s is called '%s'\n", run->topic,
+                run->only);
         return 2;
     }
     if (run->is_json)
@@ -178,15 +186,17 @@ static int run_engine(struct sel_bench_run *run)
 
 static void print_help(FILE *out)
 {
-    fputs("usage: selinon-bench engine [--json] [--only NAME] [--runs N]\n\n"
-          "Measures the engine and prints a table: metric, value, target, met?\n"
+    fputs("usage: selinon-bench TOPIC [--json] [--only NAME] [--runs N]\n\n"
+          "Measures and prints a table: metric, value, target, met?\n"
+          "  engine       flows and tasks in one process\n"
+          "  proto        the wire, without sockets\n\n"
           "  --json       one object, metric to value (null: could not be measured)\n"
           "  --only NAME  one benchmark, by its name or by one of its metrics\n"
           "  --runs N     medians of N measurements, 1 to 100 (default 5)\n\n"
           "Benchmarks and their metrics:\n",
           out);
     for (size_t i = 0; i < SEL_COUNT(benches); i++)
-        fprintf(out, "  %-10s %s\n", benches[i].name, benches[i].metrics);
+        fprintf(out, "  %-8s %-10s %s\n", benches[i].topic, benches[i].name, benches[i].metrics);
 }
 
 static int usage_error(const char *text, const char *word)
@@ -216,6 +226,14 @@ static int parse_options(int argc, char **argv, struct sel_bench_run *run)
     return 0;
 }
 
+static bool is_topic(const char *word)
+{
+    for (size_t i = 0; i < SEL_COUNT(benches); i++)
+        if (strcmp(word, benches[i].topic) == 0)
+            return true;
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     struct sel_bench_run run = {.runs = 5};
@@ -223,8 +241,9 @@ int main(int argc, char **argv)
         print_help(stdout);
         return 0;
     }
-    if (strcmp(argv[1], "engine") != 0)
+    if (!is_topic(argv[1]))
         return usage_error("unknown topic", argv[1]);
+    run.topic = argv[1];
     int status = parse_options(argc, argv, &run);
-    return status ? status : run_engine(&run);
+    return status ? status : run_topic(&run);
 }
