@@ -174,7 +174,7 @@ static void echo(void *ctx, bool to_stderr, struct sel_str line)
 static void trace_connect(struct sel_engine *engine, const struct sel_storage_def *def,
                           enum sel_trace_event event)
 {
-    if (!sel_engine_is_traced(engine))
+    if (!engine->tracer || !sel_engine_is_traced(engine))
         return;
     struct sel_arena arena = {0};
     struct sel_details details;
@@ -413,7 +413,15 @@ static int open_tracer(struct sel_engine *engine, struct sel_error *err)
         tracer.observer = observe_trace;
         tracer.observer_ctx = (void *)observer;
     }
-    return sel_tracer_new(&tracer, &engine->tracer, err);
+    int r = sel_tracer_new(&tracer, &engine->tracer, err);
+    if (r == 0 && options->modules)
+        r = sel_modules_thread_init(options->modules, err); /* it will call trace functions */
+    /* storages that the sinks write to came before there was anybody to tell */
+    for (uint32_t i = 0; i < engine->system->storage_count && r == 0; i++) {
+        if (engine->storages[i])
+            trace_connect(engine, &engine->system->storages[i], SEL_TRACE_STORAGE_CONNECT);
+    }
+    return r;
 }
 
 int sel_engine_new(const struct sel_executor_options *options, const struct sel_flow_def *flow,

@@ -269,7 +269,7 @@ static int open_loop(struct sel_executor *x, struct sel_executor_thread *thread)
 
 static void close_loop(struct sel_executor *x, struct sel_executor_thread *thread)
 {
-    if (x->options.modules)
+    if (x->options.modules && thread != &x->threads[0]) /* that one still closes storages */
         sel_modules_thread_done(x->options.modules);
     struct sel_loop *loop = thread->jobs.loop;
     sel_job_worker_done(&thread->jobs);
@@ -489,6 +489,8 @@ struct sel_executor *sel_executor_free(struct sel_executor *x)
     if (x->hub.system)
         sel_hub_done(&x->hub);
     sel_engine_free(x->engine);
+    if (x->options.modules)
+        sel_modules_thread_done(x->options.modules);
     sel_offload_free(x->offload);
     sel_arena_done(&x->plan_arena);
     sel_mem_free(x->threads);

@@ -132,6 +132,7 @@ int sel_executor_run(struct sel_executor *executor, const struct sel_executor_re
 /* Times by task; false: no such task or it never ran. After the run. */
 bool sel_executor_task_times(const struct sel_executor *executor, uint32_t task,
                              struct sel_task_times *ret);
-struct sel_executor *sel_executor_free(struct sel_executor *executor); /* returns NULL */
+/* On the thread that made and ran it; returns NULL. */
+struct sel_executor *sel_executor_free(struct sel_executor *executor);
 
 #endif

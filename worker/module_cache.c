@@ -132,6 +132,8 @@ int sel_module_cache_open(const struct sel_result_cache_options *options,
     const struct sel_module_entry *entry;
     int r = sel_modules_find(options->modules, SEL_MODULE_CACHE, def->import.module,
                              def->import.name, &entry, err);
+    if (r == 0)
+        r = sel_modules_thread_init(options->modules, err);
     if (r < 0)
         return r;
     struct module_cache *c = SEL_NEW(struct module_cache);

@@ -236,6 +236,8 @@ int sel_module_storage_open(struct sel_modules *modules, const struct sel_system
                              &entry, err);
     if (r == 0)
         r = check_ops(entry->u.storage, def, err);
+    if (r == 0)
+        r = sel_modules_thread_init(modules, err);
     if (r < 0)
         return r;
     struct module_storage *s = SEL_NEW(struct module_storage);

@@ -149,24 +149,37 @@ static void sink_failed(struct sel_tracer *tracer, bool *has_failed, const char 
                       why);
 }
 
+static void give_to_storages(struct sel_tracer *tracer, const struct record *record)
+{
+    struct sel_str details = {record->details, record->size - sizeof(*record)};
+    for (uint32_t i = 0; i < tracer->sink_count; i++) {
+        struct sink *sink = &tracer->sinks[i];
+        struct sel_error err = {0};
+        if (!sink->storage)
+            continue;
+        int r = sink->storage->ops->trace(sink->storage, sel_io_blocking(),
+                                          sel_str_c(sel_trace_name(record->event)), details, &err);
+        if (r < 0)
+            sink_failed(tracer, &sink->has_failed, err.text[0] ? err.text : sel_error_text(r));
+    }
+}
+
 static void *storage_main(void *arg)
 {
     struct sel_tracer *tracer = arg;
+    struct sel_modules *modules = tracer->options.modules;
     struct record *record;
+    struct sel_error err = {0};
+    bool is_ready = !modules || sel_modules_thread_init(modules, &err) == 0;
     while ((record = next_record(tracer))) {
-        for (uint32_t i = 0; i < tracer->sink_count; i++) {
-            struct sink *sink = &tracer->sinks[i];
-            struct sel_error err = {0};
-            if (!sink->storage)
-                continue;
-            int r = sink->storage->ops->trace(
-                sink->storage, sel_io_blocking(), sel_str_c(sel_trace_name(record->event)),
-                (struct sel_str){record->details, record->size - sizeof(*record)}, &err);
-            if (r < 0)
-                sink_failed(tracer, &sink->has_failed, err.text[0] ? err.text : sel_error_text(r));
-        }
+        if (is_ready)
+            give_to_storages(tracer, record);
+        else
+            sink_failed(tracer, &tracer->has_overflown, err.text);
         sel_mem_free(record);
     }
+    if (modules)
+        sel_modules_thread_done(modules);
     return NULL;
 }
 

@@ -326,6 +326,30 @@ static void test_a_run_without_memory_ends_with_an_error_or_well(void **state)
     end(t);
 }
 
+/* ---- threads of modules ---- */
+
+static void test_a_module_is_called_on_threads_that_it_knows(void **state)
+{
+    (void)state;
+    for (uint32_t threads = 1; threads <= 3; threads += 2) {
+        struct trial *t =
+            begin("tasks:\n"
+                  "  - {name: a, import: picky, classname: Nothing, storage: S}\n"
+                  "  - {name: b, import: picky, classname: Nothing, storage: S, blocking: true}\n"
+                  "storages: [{name: S, import: picky, classname: Storage}]\n"
+                  "global:\n"
+                  "  trace: [{storage: {name: S}}, {function: {import: picky, name: watch}}]\n"
+                  "flows: [main]\n"
+                  "flow-definitions:\n"
+                  "  - {name: main, edges: [{from: , to: [a, b, a, b]}]}\n",
+                  NULL);
+        t->options.threads = threads;
+        assert_ok(run(t));
+        assert_int_equal(t->report->outcome, SEL_FLOW_SUCCESS);
+        end(t);
+    }
+}
+
 /* ---- ends ---- */
 
 static void test_a_task_that_computes_for_long_ends_when_it_does(void **state)
@@ -370,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_wrong_answers_of_functions_fail_the_flow_and_say_why),
         cmocka_unit_test(test_wrong_answers_of_storages_are_errors_of_theirs),
         cmocka_unit_test(test_a_run_without_memory_ends_with_an_error_or_well),
+        cmocka_unit_test(test_a_module_is_called_on_threads_that_it_knows),
         cmocka_unit_test(test_a_task_that_computes_for_long_ends_when_it_does),
         cmocka_unit_test(test_every_start_is_counted_as_an_end),
     };
