@@ -303,7 +303,8 @@ static int fire(struct sel_decider *d, struct sel_state *state, const struct sel
     int r = sel_answers_ask(&d->answers, &need, &items);
     if (r < 0)
         return r;
-    if (!sel_value_is(items, SEL_LIST) && !sel_value_is(items, SEL_NULL))
+    /* What counts as false in a condition is as good as an empty list. */
+    if (!sel_value_is(items, SEL_LIST) && sel_value_is_true(items))
         return sel_error_set(d->err, SEL_EFAILED, edge->pos,
                              "%s returned %s; a foreach function returns a list or null",
                              edge->foreach->text, sel_value_kind_name(sel_value_kind(items)));
