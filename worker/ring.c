@@ -3,9 +3,13 @@
 #include <errno.h>
 #include <liburing.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/mem.h"
 
+#define SHORTAGE_ENTRIES 256u /* a ring that is small enough */
+#define SHORTAGE_TRIES_MAX 40
+#define SHORTAGE_PAUSE_NS 50000000
 #define ENTRIES_MAX 32768u
 #define RW_MAX ((size_t)0x7ffff000) /* what read(2) moves at most */
 #define REAP_BATCH 64u
@@ -81,12 +85,8 @@ static int check_operations(struct io_uring *uring, struct sel_error *err)
     return r;
 }
 
-int sel_ring_open(uint32_t entries, struct sel_ring **ret, struct sel_error *err)
+static int init_ring(uint32_t entries, struct io_uring *uring, struct io_uring_params *ret_params)
 {
-    SEL_ASSERT(entries >= 1 && entries <= ENTRIES_MAX);
-    struct sel_ring *ring = SEL_NEW(struct sel_ring);
-    if (!ring)
-        return refuse(err, -ENOMEM);
     /* DEFER_TASKRUN: completions are worked off when we enter and not in the midst of a task.
      * TASKRUN_FLAG: a turn sees without a system call that there is nothing to collect.
      * SUBMIT_ALL: one bad operation does not hold back those behind it. */
@@ -96,7 +96,37 @@ int sel_ring_open(uint32_t entries, struct sel_ring **ret, struct sel_error *err
                  IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
         .cq_entries = entries * 4, /* thousands may be under way; an overflow is slow, not lossy */
     };
-    int r = io_uring_queue_init_params(entries, &ring->uring, &params);
+    int r = io_uring_queue_init_params(entries, uring, &params);
+    *ret_params = params;
+    return r;
+}
+
+/* Rings count as locked memory, of which an ordinary user has 8 MiB: enough for a dozen large ones.
+ * When it is short a smaller ring does, and as the kernel gives the memory of closed rings back a
+ * little later, so does waiting. */
+static int init_ring_somehow(uint32_t entries, struct io_uring *uring,
+                             struct io_uring_params *ret_params)
+{
+    const struct timespec pause = {.tv_nsec = SHORTAGE_PAUSE_NS};
+    int r = init_ring(entries, uring, ret_params);
+    for (int i = 0; r == -ENOMEM && i < SHORTAGE_TRIES_MAX; i++) {
+        if (entries > SHORTAGE_ENTRIES)
+            entries /= 2;
+        else
+            (void)nanosleep(&pause, NULL);
+        r = init_ring(entries, uring, ret_params);
+    }
+    return r;
+}
+
+int sel_ring_open(uint32_t entries, struct sel_ring **ret, struct sel_error *err)
+{
+    SEL_ASSERT(entries >= 1 && entries <= ENTRIES_MAX);
+    struct sel_ring *ring = SEL_NEW(struct sel_ring);
+    struct io_uring_params params;
+    if (!ring)
+        return refuse(err, -ENOMEM);
+    int r = init_ring_somehow(entries, &ring->uring, &params);
     if (r < 0) {
         sel_mem_free(ring);
         return refuse(err, r);
