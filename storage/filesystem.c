@@ -355,15 +355,15 @@ static int filesystem_delete(struct sel_storage *s, struct sel_io *io, struct se
 }
 
 /* {"event": ..., "details": ...} and a line end */
-static int trace_line(struct sel_str event, struct sel_str details, struct sel_buf *ret)
+static int trace_line(const struct sel_storage_event *event, struct sel_buf *ret)
 {
     struct sel_arena arena = {0};
     struct sel_value_builder b;
     struct sel_value v;
-    int r = sel_value_decode(&arena, details.p, details.n, false, &v, NULL);
+    int r = sel_value_decode(&arena, event->details.p, event->details.n, false, &v, NULL);
     if (r == 0) {
         sel_value_begin_map(&b, &arena);
-        sel_value_put_c(&b, "event", sel_value_from_str(event));
+        sel_value_put_c(&b, "event", sel_value_from_str(event->name));
         sel_value_put_c(&b, "details", v);
         r = sel_value_end(&b, &v);
     }
@@ -377,32 +377,35 @@ static int trace_line(struct sel_str event, struct sel_str details, struct sel_b
 }
 
 /* One write to a file that is open for appending: the kernel puts it behind all others, whole. */
-static int append_line(struct filesystem *fs, struct sel_io *io, const char *path,
-                       struct sel_str line)
+static int append_lines(struct filesystem *fs, struct sel_io *io, const char *path,
+                        struct sel_str lines)
 {
     int fd = io->ops->open(io, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (fd < 0)
         return fd;
-    ssize_t n = io->ops->pwrite(io, fd, line.p, line.n, 0);
-    int r = n < 0 ? (int)n : (size_t)n < line.n ? -ENOSPC : 0;
+    ssize_t n = io->ops->pwrite(io, fd, lines.p, lines.n, 0);
+    int r = n < 0 ? (int)n : (size_t)n < lines.n ? -ENOSPC : 0;
     if (r == 0 && fs->sync)
         r = io->ops->fsync(io, fd);
     int closed = io->ops->close(io, fd);
     return r < 0 ? r : closed;
 }
 
-static int filesystem_trace(struct sel_storage *s, struct sel_io *io, struct sel_str event,
-                            struct sel_str details, struct sel_error *err)
+static int filesystem_trace(struct sel_storage *s, struct sel_io *io,
+                            const struct sel_storage_event *events, uint32_t count,
+                            struct sel_error *err)
 {
     struct filesystem *fs = (struct filesystem *)s;
-    struct sel_buf line = {0};
+    struct sel_buf lines = {0};
     char path[PATH_MAX];
-    int r = trace_line(event, details, &line);
+    int r = 0;
+    for (uint32_t i = 0; i < count && r == 0; i++)
+        r = trace_line(&events[i], &lines);
     if (r == 0)
         r = print(path, sizeof(path), "%s/" TRACE_FILE, fs->path) ? 0 : -ENAMETOOLONG;
     if (r == 0)
-        r = append_line(fs, io, path, sel_buf_str(&line));
-    sel_buf_done(&line);
+        r = append_lines(fs, io, path, sel_buf_str(&lines));
+    sel_buf_done(&lines);
     if (r < 0)
         return sel_error_set(err, r, nowhere, "'%s/" TRACE_FILE "': %s", fs->path,
                              sel_error_text(r));

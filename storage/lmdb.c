@@ -191,11 +191,10 @@ static int lmdb_get_error(struct sel_storage *s, struct sel_io *io, struct sel_a
     return read_items(s, io, arena, SEL_LMDB_DB_ERRORS, items, count, err);
 }
 
-static int lmdb_trace(struct sel_storage *s, struct sel_io *io, struct sel_str event,
-                      struct sel_str details, struct sel_error *err)
+static int lmdb_trace(struct sel_storage *s, struct sel_io *io,
+                      const struct sel_storage_event *events, uint32_t count, struct sel_error *err)
 {
-    struct sel_lmdb_request request = {
-        .kind = SEL_LMDB_TRACE, .count = 1, .event = event, .details = details};
+    struct sel_lmdb_request request = {.kind = SEL_LMDB_TRACE, .count = count, .events = events};
     sel_lmdb_writer_submit(((struct lmdb *)s)->env, io, &request);
     if (request.failure == 0)
         return 0;

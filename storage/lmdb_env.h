@@ -35,8 +35,8 @@ struct sel_lmdb_request {
     uint32_t count;
     uint32_t done;  /* items whose transaction has ended */
     uint32_t taken; /* items in the transaction that is under way, after those */
-    struct sel_str event, details;
-    int failure; /* the last one; 0: none */
+    const struct sel_storage_event *events; /* SEL_LMDB_TRACE */
+    int failure;                            /* the last one; 0: none */
     /* of that failure: the writer must not touch the caller's arena */
     char message[SEL_LMDB_MESSAGE_MAX];
 };

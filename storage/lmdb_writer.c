@@ -163,7 +163,7 @@ static int find_trace_next(struct batch *batch, MDB_cursor *cursor)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static int put_trace(struct batch *batch, const struct sel_lmdb_request *request)
+static int put_trace(struct batch *batch, const struct sel_storage_event *event)
 {
     MDB_cursor *cursor;
     int rc = cursor_of(batch, SEL_LMDB_DB_TRACE, &cursor);
@@ -174,11 +174,11 @@ static int put_trace(struct batch *batch, const struct sel_lmdb_request *request
     char key[8];
     for (unsigned i = 0; i < 8; i++)
         key[i] = (char)(batch->trace_next >> (8 * (7 - i)));
-    const struct sel_str parts[] = {request->event, request->details};
+    const struct sel_str parts[] = {event->name, event->details};
     rc =
         put_record(cursor, (struct sel_str){key, sizeof(key)}, parts, SEL_COUNT(parts), MDB_APPEND);
     batch->trace_next++;
-    batch->bytes += request->details.n;
+    batch->bytes += event->details.n;
     return rc;
 }
 
@@ -216,7 +216,7 @@ static int fill(struct batch *batch, struct sel_lmdb_request *requests)
         while (r->done + r->taken < r->count && rc == 0) {
             if (batch->items == batch->env->item_limit || batch->bytes > BATCH_BYTES_MAX)
                 return 0;
-            rc = r->kind == SEL_LMDB_TRACE ? put_trace(batch, r)
+            rc = r->kind == SEL_LMDB_TRACE ? put_trace(batch, &r->events[r->done + r->taken])
                                            : put_item(batch, r, &r->items[r->done + r->taken]);
             r->taken++;
             batch->items++;

@@ -265,22 +265,27 @@ static int memory_delete(struct sel_storage *s, struct sel_io *io, struct sel_ar
     return 0;
 }
 
-static int memory_trace(struct sel_storage *s, struct sel_io *io, struct sel_str event,
-                        struct sel_str details, struct sel_error *err)
+static void echo_event(struct memory *memory, const struct sel_storage_event *event)
 {
-    (void)io, (void)err;
-    struct memory *memory = (struct memory *)s;
-    if (!memory->echo)
-        return 0;
     struct sel_arena arena = {0};
     struct sel_value_builder b;
     struct sel_value v;
     sel_value_begin_map(&b, &arena);
-    sel_value_put_c(&b, "event", sel_value_from_str(event));
-    sel_value_put_c(&b, "details", decoded(&arena, details));
+    sel_value_put_c(&b, "event", sel_value_from_str(event->name));
+    sel_value_put_c(&b, "details", decoded(&arena, event->details));
     if (sel_value_end(&b, &v) == 0)
         echo(memory, &v);
     sel_arena_done(&arena);
+}
+
+static int memory_trace(struct sel_storage *s, struct sel_io *io,
+                        const struct sel_storage_event *events, uint32_t count,
+                        struct sel_error *err)
+{
+    (void)io, (void)err;
+    struct memory *memory = (struct memory *)s;
+    for (uint32_t i = 0; i < count && memory->echo; i++)
+        echo_event(memory, &events[i]);
     return 0;
 }
 

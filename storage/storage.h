@@ -30,6 +30,11 @@ struct sel_storage_item {
     const char *message;          /* out with SEL_STORE_FAILED, in `arena` or static */
 };
 
+/* One trace event: its name, and its details as an encoded map. */
+struct sel_storage_event {
+    struct sel_str name, details;
+};
+
 struct sel_storage_ops_i {
     /* Each returns 0 when every item has a status; < 0: the call failed as a whole, `err` says why,
      * and no item counts. `arena` owns what comes out. */
@@ -46,9 +51,10 @@ struct sel_storage_ops_i {
                      struct sel_error *err); /* NULL: keeps no errors */
     int (*del)(struct sel_storage *s, struct sel_io *io, struct sel_arena *arena,
                struct sel_storage_item *items, uint32_t count, struct sel_error *err);
-    /* Keeps a trace event (its JSON-able details, encoded) beside the results; NULL: cannot. */
-    int (*trace)(struct sel_storage *s, struct sel_io *io, struct sel_str event,
-                 struct sel_str details, struct sel_error *err);
+    /* Keeps trace events beside the results, in order; NULL: cannot. < 0: how many of them were
+     * kept is not known. */
+    int (*trace)(struct sel_storage *s, struct sel_io *io, const struct sel_storage_event *events,
+                 uint32_t count, struct sel_error *err);
     void (*close)(struct sel_storage *s); /* frees s; no call may be under way */
 };
 

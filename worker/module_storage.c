@@ -174,21 +174,30 @@ static int module_del(struct sel_storage *storage, struct sel_io *io, struct sel
     return run(storage, arena, items, count, &op, err);
 }
 
-static int module_trace(struct sel_storage *storage, struct sel_io *io, struct sel_str event,
-                        struct sel_str details, struct sel_error *err)
+static int trace_event(struct module_storage *s, const struct sel_storage_event *event,
+                       struct sel_error *err)
 {
-    struct module_storage *s = (struct module_storage *)storage;
     struct sel_arena arena = {0};
     const struct sel_value *value;
     struct call call;
-    (void)io;
-    char *name = sel_arena_strdup(&arena, event);
-    int r = name ? decode(&arena, details, &value) : SEL_ENOMEM;
+    char *name = sel_arena_strdup(&arena, event->name);
+    int r = name ? decode(&arena, event->details, &value) : SEL_ENOMEM;
     if (r == 0)
         r = begin(s, &arena, &call, err);
     if (r == 0)
         r = end(s, &call, s->module->trace(call.task, s->self, name, value), "trace", err);
     sel_arena_done(&arena);
+    return r;
+}
+
+static int module_trace(struct sel_storage *storage, struct sel_io *io,
+                        const struct sel_storage_event *events, uint32_t count,
+                        struct sel_error *err)
+{
+    int r = 0;
+    (void)io;
+    for (uint32_t i = 0; i < count && r == 0; i++)
+        r = trace_event((struct module_storage *)storage, &events[i], err);
     return r;
 }
 

@@ -48,6 +48,7 @@ struct sel_tracer {
     bool closing;
 };
 
+#define BATCH_MAX 1024u                     /* events given to storages at once */
 #define QUEUED_BYTES_MAX ((size_t)64 << 20) /* of events that wait for storages */
 
 #define LOG_NAME_WIDTH 10 /* of the host in lines of the logging sink */
@@ -123,20 +124,22 @@ static int emit_line(struct sel_tracer *tracer, const struct sink *sink, enum se
 
 /* ---- storages ---- */
 
-static struct record *next_record(struct sel_tracer *tracer)
+/* The records that wait, at most BATCH_MAX; 0: the tracer closes. */
+static uint32_t next_records(struct sel_tracer *tracer, struct record *records[BATCH_MAX])
 {
+    uint32_t count = 0;
     pthread_mutex_lock(&tracer->lock);
     while (!tracer->first && !tracer->closing)
         pthread_cond_wait(&tracer->filled, &tracer->lock);
-    struct record *record = tracer->first;
-    if (record) {
-        tracer->first = record->next;
-        tracer->queued_bytes -= record->size;
+    while (tracer->first && count < BATCH_MAX) {
+        records[count++] = tracer->first;
+        tracer->queued_bytes -= tracer->first->size;
+        tracer->first = tracer->first->next;
     }
     if (!tracer->first)
         tracer->last = NULL;
     pthread_mutex_unlock(&tracer->lock);
-    return record;
+    return count;
 }
 
 /* `has_failed` is that of a sink, or of the way to the storages. */
@@ -149,18 +152,39 @@ static void sink_failed(struct sel_tracer *tracer, bool *has_failed, const char 
                       why);
 }
 
-static void give_to_storages(struct sel_tracer *tracer, const struct record *record)
+static int give(struct sink *sink, const struct sel_storage_event *events, uint32_t count,
+                struct sel_error *err)
 {
-    struct sel_str details = {record->details, record->size - sizeof(*record)};
-    for (uint32_t i = 0; i < tracer->sink_count; i++) {
-        struct sink *sink = &tracer->sinks[i];
-        struct sel_error err = {0};
-        if (!sink->storage)
-            continue;
-        int r = sink->storage->ops->trace(sink->storage, sel_io_blocking(),
-                                          sel_str_c(sel_trace_name(record->event)), details, &err);
+    return sink->storage->ops->trace(sink->storage, sel_io_blocking(), events, count, err);
+}
+
+/* In one batch, which is one commit for a storage that syncs; if that fails, a part at a time, so
+ * that one event does not take the others with it. */
+static void give_to_storage(struct sel_tracer *tracer, struct sink *sink,
+                            const struct sel_storage_event *events, uint32_t count)
+{
+    struct sel_error err = {0};
+    if (count > 1 && give(sink, events, count, &err) == 0)
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        int r = give(sink, &events[i], 1, &err);
         if (r < 0)
             sink_failed(tracer, &sink->has_failed, err.text[0] ? err.text : sel_error_text(r));
+    }
+}
+
+static void give_to_storages(struct sel_tracer *tracer, struct record *const records[],
+                             uint32_t count)
+{
+    struct sel_storage_event events[BATCH_MAX];
+    for (uint32_t i = 0; i < count; i++) {
+        events[i].name = sel_str_c(sel_trace_name(records[i]->event));
+        events[i].details =
+            (struct sel_str){records[i]->details, records[i]->size - sizeof(*records[i])};
+    }
+    for (uint32_t i = 0; i < tracer->sink_count; i++) {
+        if (tracer->sinks[i].storage)
+            give_to_storage(tracer, &tracer->sinks[i], events, count);
     }
 }
 
@@ -168,15 +192,18 @@ static void *storage_main(void *arg)
 {
     struct sel_tracer *tracer = arg;
     struct sel_modules *modules = tracer->options.modules;
-    struct record *record;
+    struct record *records[BATCH_MAX];
+    uint32_t count;
     struct sel_error err = {0};
     bool is_ready = !modules || sel_modules_thread_init(modules, &err) == 0;
-    while ((record = next_record(tracer))) {
+    while ((count = next_records(tracer, records)) > 0) {
         if (is_ready)
-            give_to_storages(tracer, record);
-        else
-            sink_failed(tracer, &tracer->has_overflown, err.text);
-        sel_mem_free(record);
+            give_to_storages(tracer, records, count);
+        for (uint32_t i = 0; i < count; i++) {
+            if (!is_ready)
+                sink_failed(tracer, &tracer->has_overflown, err.text);
+            sel_mem_free(records[i]);
+        }
     }
     if (modules)
         sel_modules_thread_done(modules);

@@ -195,9 +195,11 @@ static void test_trace_events_are_lines(void **state)
     char path[PATH_MAX], line[100];
     struct sel_storage *s = must_open(SYNCED, *state);
     struct sel_arena arena = {0};
-    for (int i = 0; i < 2; i++)
-        assert_ok(s->ops->trace(s, sel_io_blocking(), SEL_STR("TASK_START"),
-                                sel_test_bytes(&arena, i ? "{\"n\":1}" : "{\"n\":0}"), NULL));
+    for (int i = 0; i < 2; i++) {
+        struct sel_storage_event event = {SEL_STR("TASK_START"),
+                                          sel_test_bytes(&arena, i ? "{\"n\":1}" : "{\"n\":0}")};
+        assert_ok(s->ops->trace(s, sel_io_blocking(), &event, 1, NULL));
+    }
     s->ops->close(s);
     (void)snprintf(path, sizeof(path), "%s/results/trace.jsonl", (char *)*state);
     FILE *file = fopen(path, "r");

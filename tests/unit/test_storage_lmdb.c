@@ -251,8 +251,8 @@ static void test_trace_events_are_kept_in_order(void **state)
             s->ops->close(s);
             s = must_open(FAST, *state);
         }
-        assert_ok(
-            s->ops->trace(s, sel_io_blocking(), SEL_STR("TASK_START"), SEL_STR("\x80"), NULL));
+        const struct sel_storage_event event = {SEL_STR("TASK_START"), SEL_STR("\x80")};
+        assert_ok(s->ops->trace(s, sel_io_blocking(), &event, 1, NULL));
     }
     s->ops->close(s);
     struct outside o = outside_open(*state, "trace");
