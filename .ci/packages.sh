@@ -1,7 +1,7 @@
 # Sourced by ../quickstart and ../check: what they need from Debian, installed if it is missing.
 
 PACKAGES_BUILD="cmake ninja-build gcc g++ pkg-config liburing-dev libyaml-dev libyajl-dev \
-libmsgpack-dev liblmdb-dev libcmocka-dev libvalijson-dev rapidjson-dev libboost-context-dev"
+libmsgpack-dev liblmdb-dev libzmq3-dev libcmocka-dev libvalijson-dev rapidjson-dev libboost-context-dev"
 PACKAGES_CHECK="clang libclang-rt-14-dev clang-tidy clang-format python3 ccache"
 
 say() {

@@ -16,7 +16,7 @@ function(sel_check_headers)
     list(APPEND sources ${folder}/${name}.cc)
   endforeach()
   add_library(sel_headers OBJECT ${sources})
-  target_link_libraries(sel_headers PRIVATE sel_worker)
+  target_link_libraries(sel_headers PRIVATE sel_worker sel_broker sel_client)
 
   # The public ones are for others: strict C11, and C++.
   foreach(header ${public})

@@ -1,0 +1,124 @@
+/* proto/peer.h - the peer's end of the protocol: HELLO, beats, silence, connecting anew.
+ *
+ * What producers and workers have in common, around a sel_session. Pure: the owner has socket and
+ * clock; client/ and worker/ give it real ones, tests/sim those of a seed. Not thread safe.
+ *
+ *   frames that came      sel_peer_receive; records are handed to ops->record one by one
+ *   when the loop turns   sel_peer_poll until SEL_PEER_NOTHING; it says what to do
+ *   sleep                 at most until sel_peer_due_us
+ *
+ * PROTOCOL.md, "When nothing is heard", "HELLO" and "WELCOME". */
+#ifndef SEL_PROTO_PEER_H
+#define SEL_PROTO_PEER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/arena.h"
+#include "core/buf.h"
+#include "core/error.h"
+#include "core/prng.h"
+#include "proto/session.h"
+#include "proto/wire.h"
+
+struct sel_peer;
+
+struct sel_peer_ops {
+    /* WELCOME came. Not resumed: the records that were put have moved down by `shift` (see
+     * sel_outbox_restart), nothing of the other direction has arrived. */
+    void (*opened)(void *ctx, bool resumed, uint64_t shift);
+    /* A record arrived, `number` in its direction. `error` 0, or the code of sel_wire_next: then
+     * only header and raw of `item` are set. It is settled with sel_peer_settle. */
+    void (*record)(void *ctx, uint64_t number, const struct sel_wire_item *item, int error);
+    /* The broker has decided all our records up to `number`. May be NULL. */
+    void (*settled)(void *ctx, uint64_t number);
+    /* An ERROR about our record `error->at`, or without one; for logs and refusals. May be NULL. */
+    void (*error)(void *ctx, const struct sel_wire_error *error);
+    /* Workers: appends what they still hold (sel_wire_put_held). May be NULL. */
+    void (*held)(void *ctx, struct sel_buf *held);
+};
+
+struct sel_peer_options {
+    enum sel_wire_role role;
+    struct sel_id id;
+    uint32_t incarnation;
+    struct sel_str name;          /* borrowed */
+    const struct sel_str *queues; /* borrowed; numbers 1.. in HELLO */
+    uint32_t queue_count;
+    uint32_t slots, window;
+    size_t keep_bytes_max;                 /* unsettled records of ours; 0: 64 MiB */
+    uint64_t window_records, window_bytes; /* credit for the broker; 0: 65,536 and 64 MiB */
+    int64_t retry_us_min, retry_us_max;    /* pause before connecting anew; 0: 100 ms and 5 s */
+    uint64_t config_version;
+    struct sel_str config_digest; /* borrowed */
+    uint64_t seed;                /* of the chance in pauses */
+    bool beats_elsewhere;         /* a thread sends BEAT: no empty DATA is needed to stay alive */
+};
+
+enum sel_peer_state {
+    SEL_PEER_PAUSED, /* no connection; SEL_PEER_CONNECT comes when the pause is over */
+    SEL_PEER_HELLO,  /* connected, no WELCOME yet */
+    SEL_PEER_OPEN,
+    SEL_PEER_REFUSED, /* the broker will never have us: `refusal` says why */
+    SEL_PEER_CLOSED,  /* after sel_peer_goodbye */
+};
+
+struct sel_peer {
+    const struct sel_peer_ops *ops;
+    void *ctx;
+    struct sel_peer_options options;
+    enum sel_peer_state state;
+    struct sel_session session;
+    struct sel_wire_welcome welcome; /* the last one; its texts are not kept */
+    struct sel_id broker;
+    uint64_t hello_count;
+    uint32_t endpoint; /* which of several to connect to: counts the connections */
+    uint64_t connects; /* for statistics */
+    int64_t heard_us, said_us, hello_us, connect_at_us, pause_us;
+    int64_t owes_since_us; /* acks wait for records to go with since then; 0: none */
+    bool expects;          /* something is waited for: silence means trouble */
+    bool must_say_data, must_say_hello, must_say_goodbye;
+    struct sel_arena arena;
+    struct sel_prng prng;
+    struct sel_error refusal;
+    char goodbye[64];
+};
+
+/* 0 or SEL_ENOMEM. `options->queues` etc. must live as long as the peer. */
+int sel_peer_init(struct sel_peer *peer, const struct sel_peer_options *options,
+                  const struct sel_peer_ops *ops, void *ctx, int64_t now_us) SEL_WARN_UNUSED;
+void sel_peer_done(struct sel_peer *peer);
+
+/* A frame from the present connection: any bytes. 0, or what the owner is to log (`err`): the
+ * broker sent something that cannot be read; the connection is made anew. */
+int sel_peer_receive(struct sel_peer *peer, struct sel_str frame, int64_t now_us,
+                     struct sel_error *err);
+
+enum sel_peer_action {
+    SEL_PEER_NOTHING,
+    SEL_PEER_SEND,    /* `out` is one frame to send; if it cannot be (-EAGAIN), drop it and call
+                         sel_peer_unsent: it comes again */
+    SEL_PEER_CONNECT, /* close the socket, open a new one to endpoint peer->endpoint modulo their
+                         number, then go on polling */
+};
+/* What to do next. `out` is cleared first. Records go at once, as many as there are; acks alone
+ * wait some milliseconds for records to go with. */
+enum sel_peer_action sel_peer_poll(struct sel_peer *peer, int64_t now_us, struct sel_buf *out);
+void sel_peer_unsent(struct sel_peer *peer);
+/* When sel_peer_poll wants to be called again if nothing happens; INT64_MAX: not at all. */
+int64_t sel_peer_due_us(const struct sel_peer *peer);
+
+/* A record of ours, kept until it is settled. *ret its number now. As sel_session_put. */
+int sel_peer_put(struct sel_peer *peer, const struct sel_wire_item *item,
+                 uint64_t *ret) SEL_WARN_UNUSED;
+/* All incoming records up to `number` are decided and take no memory: `bytes` of them since the
+ * last call (sizes of their `raw`). */
+void sel_peer_settle(struct sel_peer *peer, uint64_t number, uint64_t bytes);
+/* Whether silence of the broker is trouble (something is waited for); workers: always. */
+void sel_peer_expect(struct sel_peer *peer, bool expects);
+/* The connection is broken: connect anew, after the pause. */
+void sel_peer_broken(struct sel_peer *peer, int64_t now_us);
+/* Ends the session: GOODBYE is the next thing to send, then the state is CLOSED. */
+void sel_peer_goodbye(struct sel_peer *peer, const char *reason);
+
+#endif

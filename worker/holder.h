@@ -1,0 +1,84 @@
+/* worker/holder.h - what one session of a worker holds: tasks from TASK to the settled DONE. Pure.
+ *
+ * Around a sel_peer: takes each delivery once, keeps what was delivered until the broker knows its
+ * end, tells in HELLO what it holds, returns what it has not begun. worker/link.c gives it a socket
+ * and worker/bare.c runs the tasks; tests/sim runs it as it is. Belongs to one thread. */
+#ifndef SEL_WORKER_HOLDER_H
+#define SEL_WORKER_HOLDER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/id.h"
+#include "proto/peer.h"
+
+struct sel_holder;
+
+enum sel_held_state {
+    SEL_HELD_WAITING, /* delivered, not begun */
+    SEL_HELD_RUNNING,
+    SEL_HELD_ENDED, /* its end was put and is not settled */
+};
+
+/* One task; belongs to the holder. */
+struct sel_held_task {
+    struct sel_id id;
+    uint64_t handle;
+    uint16_t try_count, delivery;
+    uint8_t state; /* enum sel_held_state */
+    bool is_cancelled;
+    struct sel_str record;     /* the TASK as it came, kept until its end; SEL_HELD_ENDED: empty */
+    struct sel_wire_item item; /* decoded, points into `record` */
+    void *user;                /* the owner's, from start to end */
+    struct sel_held_task *prev, *next; /* private */
+    uint64_t done_number;              /* private */
+};
+
+struct sel_holder_ops {
+    /* CANCEL came for a task that runs; it is ended by sel_holder_end as ever. May be NULL. */
+    void (*cancel)(void *ctx, struct sel_held_task *task);
+    /* One line for a log. May be NULL. */
+    void (*log)(void *ctx, const char *text);
+};
+
+struct sel_holder_options {
+    struct sel_peer_options peer; /* role, id, incarnation, queues, slots, window, seed */
+    const struct sel_holder_ops *ops;
+    void *ctx;
+};
+
+int sel_holder_new(const struct sel_holder_options *options, int64_t now_us,
+                   struct sel_holder **ret) SEL_WARN_UNUSED;   /* 0 or SEL_ENOMEM */
+struct sel_holder *sel_holder_free(struct sel_holder *holder); /* returns NULL */
+
+/* The next task to begin, oldest first, now SEL_HELD_RUNNING; NULL: none. */
+struct sel_held_task *sel_holder_begin(struct sel_holder *holder);
+/* It ended: DONE (code and payload; countdown_us with SEL_OUTCOME_RETRY), or CANCELLED with
+ * SEL_OUTCOME_CANCELLED. 0; SEL_ELIMIT: no room for the record now, call again later with the same;
+ * SEL_ERANGE: the payload is over the broker's limit: end it with a failure instead; SEL_ENOMEM. */
+int sel_holder_end(struct sel_holder *holder, struct sel_held_task *task, uint32_t code,
+                   int64_t countdown_us, struct sel_str payload) SEL_WARN_UNUSED;
+/* It cannot be done here: RETURN with enum sel_wire_return; `text` says more to people. The task
+ * waits or runs. As sel_holder_end. */
+int sel_holder_return(struct sel_holder *holder, struct sel_held_task *task, uint32_t code,
+                      struct sel_str text) SEL_WARN_UNUSED;
+/* No new tasks from now on: WANT 0 for all queues, RETURN for all that wait. */
+void sel_holder_drain(struct sel_holder *holder);
+/* Drained, nothing runs, every end is settled: GOODBYE may be said. */
+bool sel_holder_is_empty(const struct sel_holder *holder);
+
+uint32_t sel_holder_waiting(const struct sel_holder *holder);
+uint32_t sel_holder_running(const struct sel_holder *holder);
+uint32_t sel_holder_unsettled(const struct sel_holder *holder);
+/* The name of a queue by the broker's number in this session; n == 0: unknown. */
+struct sel_str sel_holder_queue_name(const struct sel_holder *holder, uint16_t queue);
+
+/* The socket's side: as of sel_peer. */
+void sel_holder_receive(struct sel_holder *holder, struct sel_str frame, int64_t now_us);
+enum sel_peer_action sel_holder_poll(struct sel_holder *holder, int64_t now_us,
+                                     struct sel_buf *out);
+int64_t sel_holder_due_us(const struct sel_holder *holder);
+struct sel_peer *sel_holder_peer(struct sel_holder *holder);
+
+#endif
