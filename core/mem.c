@@ -55,6 +55,13 @@ void *sel_mem_realloc(void *p, size_t size)
     return advise(realloc(p, size ? size : 1), size);
 }
 
+void *sel_mem_alloc_aligned(size_t align, size_t size)
+{
+    if (must_fail())
+        return NULL;
+    return advise(aligned_alloc(align, size), size);
+}
+
 void *sel_mem_free(void *p)
 {
     free(p);

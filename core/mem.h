@@ -14,6 +14,8 @@
 void *sel_mem_alloc(size_t size) SEL_WARN_UNUSED;  /* not zeroed; NULL on failure */
 void *sel_mem_zalloc(size_t size) SEL_WARN_UNUSED; /* zeroed */
 void *sel_mem_realloc(void *p, size_t size) SEL_WARN_UNUSED;
+/* `align` a power of two, `size` a multiple of it. Not zeroed. */
+void *sel_mem_alloc_aligned(size_t align, size_t size) SEL_WARN_UNUSED;
 void *sel_mem_free(void *p); /* NULL allowed; returns NULL */
 
 #define SEL_NEW(type) ((type *)sel_mem_zalloc(sizeof(type)))
