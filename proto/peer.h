@@ -63,22 +63,41 @@ enum sel_peer_state {
     SEL_PEER_CLOSED,  /* after sel_peer_goodbye */
 };
 
+/* What the session was before the DATA that was handed out last, for sel_peer_unsent. */
+struct sel_peer_before {
+    uint64_t sent, sent_bytes, sent_ever;
+    uint64_t told_ack, told_settled, told_credit_records, told_credit_bytes;
+    bool must_answer, must_resend;
+};
+
 struct sel_peer {
     const struct sel_peer_ops *ops;
     void *ctx;
-    struct sel_peer_options options;
+    struct sel_peer_options options; /* `queues` may get more between two calls */
     enum sel_peer_state state;
     struct sel_session session;
-    struct sel_wire_welcome welcome; /* the last one; its texts are not kept */
+    struct sel_wire_welcome welcome; /* the last one */
     struct sel_id broker;
     uint64_t hello_count;
-    uint32_t endpoint; /* which of several to connect to: counts the connections */
+    uint32_t endpoint; /* which of several to connect to: counts the connections that broke */
     uint64_t connects; /* for statistics */
-    int64_t heard_us, said_us, hello_us, connect_at_us, pause_us;
-    int64_t owes_since_us; /* acks wait for records to go with since then; 0: none */
+    int64_t beat_us;   /* of the last WELCOME, within reason */
+    int64_t heard_us;  /* when anything came last */
+    int64_t said_us;   /* when we said anything last */
+    int64_t asked_us;  /* when we wanted an answer last */
+    int64_t hello_us;  /* when the next HELLO is due; in OPEN: when the last one was said */
+    int64_t connect_at_us, pause_us;
+    int64_t owes_since_us; /* acks wait for records to go with since then; INT64_MAX: none */
+    int64_t starved_us;    /* no memory for a frame: not polled again before */
+    uint32_t unanswered;   /* how often we have asked, or said HELLO, since we heard anything */
     bool expects;          /* something is waited for: silence means trouble */
-    bool must_say_data, must_say_hello, must_say_goodbye;
-    struct sel_arena arena;
+    bool serves_nothing;   /* see sel_peer_serve */
+    bool must_say_goodbye;
+    struct sel_peer_before before;
+    struct sel_arena arena;  /* of one plain message */
+    struct sel_buf held;     /* for HELLO */
+    struct sel_buf redirect; /* endpoints, each with its terminator */
+    uint32_t redirect_count, redirect_next;
     struct sel_prng prng;
     struct sel_error refusal;
     char goodbye[64];
@@ -96,29 +115,39 @@ int sel_peer_receive(struct sel_peer *peer, struct sel_str frame, int64_t now_us
 
 enum sel_peer_action {
     SEL_PEER_NOTHING,
-    SEL_PEER_SEND,    /* `out` is one frame to send; if it cannot be (-EAGAIN), drop it and call
-                         sel_peer_unsent: it comes again */
-    SEL_PEER_CONNECT, /* close the socket, open a new one to endpoint peer->endpoint modulo their
-                         number, then go on polling */
+    SEL_PEER_SEND,    /* `out` is one frame to send; if it cannot be (-EAGAIN), drop it, call
+                         sel_peer_unsent and poll again when it can */
+    SEL_PEER_CONNECT, /* close the socket, open a new one to sel_peer_endpoint, go on polling */
 };
 /* What to do next. `out` is cleared first. Records go at once, as many as there are; acks alone
- * wait some milliseconds for records to go with. */
+ * wait some milliseconds for records to go with. Frames that have come are received before: what
+ * waits in a socket is no silence. */
 enum sel_peer_action sel_peer_poll(struct sel_peer *peer, int64_t now_us, struct sel_buf *out);
+/* The frame of the last call, which was sel_peer_poll, was not sent: it comes again. */
 void sel_peer_unsent(struct sel_peer *peer);
 /* When sel_peer_poll wants to be called again if nothing happens; INT64_MAX: not at all. */
 int64_t sel_peer_due_us(const struct sel_peer *peer);
+/* Where to connect to: one of REDIRECT, else one of the owner's `count` >= 1 endpoints, in turn.
+ * Terminated if the owner's are; lives until the next call of sel_peer_receive. */
+struct sel_str sel_peer_endpoint(struct sel_peer *peer, const struct sel_str *endpoints,
+                                 uint32_t count);
 
 /* A record of ours, kept until it is settled. *ret its number now. As sel_session_put. */
 int sel_peer_put(struct sel_peer *peer, const struct sel_wire_item *item,
                  uint64_t *ret) SEL_WARN_UNUSED;
 /* All incoming records up to `number` are decided and take no memory: `bytes` of them since the
- * last call (sizes of their `raw`). */
+ * last call (sizes of their `raw`). What arrived in an earlier session needs no settling: at an
+ * `opened` that is not resumed it counts as free. */
 void sel_peer_settle(struct sel_peer *peer, uint64_t number, uint64_t bytes);
 /* Whether silence of the broker is trouble (something is waited for); workers: always. */
 void sel_peer_expect(struct sel_peer *peer, bool expects);
+/* Workers: whether the next HELLO says that all queues are served (as at first) or none. A session
+ * that is open is told by records WANT. */
+void sel_peer_serve(struct sel_peer *peer, bool serves);
 /* The connection is broken: connect anew, after the pause. */
 void sel_peer_broken(struct sel_peer *peer, int64_t now_us);
-/* Ends the session: GOODBYE is the next thing to send, then the state is CLOSED. */
+/* Ends the session: what is to be said, then GOODBYE is sent, then the state is CLOSED. Without a
+ * session it is at once. */
 void sel_peer_goodbye(struct sel_peer *peer, const char *reason);
 
 #endif
