@@ -182,7 +182,12 @@ static int on_data(struct sel_peer *peer, struct sel_str frame, int64_t now_us,
     int r = sel_wire_decode_data(frame, &head, &records, err);
     if (r < 0)
         return r;
-    uint64_t settled = peer->session.out.settled;
+    /* What is settled is let go when the records have been looked at: a REFUSED may want the record
+     * that it is about. After a gap it does not count. */
+    struct sel_outbox *out = &peer->session.out;
+    uint64_t before = out->settled;
+    uint64_t settled = head.first > peer->session.in.arrived + 1 ? 0 : head.settled;
+    head.settled = 0;
     int64_t count = sel_session_receive(&peer->session, &head, &records, err);
     if (count == SEL_ENOTFOUND)
         return 0; /* late, of another session */
@@ -192,9 +197,13 @@ static int on_data(struct sel_peer *peer, struct sel_str frame, int64_t now_us,
     }
     if (peer->pause_us && now_us - peer->hello_us > peer->pause_us)
         peer->pause_us = 0; /* this connection is a good one */
+    peer->settling = settled < out->acked ? settled : out->acked;
+    if (peer->settling < before)
+        peer->settling = before;
     hand_out(peer, records, (uint64_t)count);
-    if (peer->ops->settled && peer->session.out.settled > settled)
-        peer->ops->settled(peer->ctx, peer->session.out.settled);
+    sel_outbox_settle(out, settled);
+    if (peer->ops->settled && out->settled > before)
+        peer->ops->settled(peer->ctx, out->settled);
     return 0;
 }
 

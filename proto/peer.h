@@ -89,6 +89,7 @@ struct sel_peer {
     int64_t connect_at_us, pause_us;
     int64_t owes_since_us; /* acks wait for records to go with since then; INT64_MAX: none */
     int64_t starved_us;    /* no memory for a frame: not polled again before */
+    uint64_t settling;     /* in ops->record: what will be settled when all are handed out */
     uint32_t unanswered;   /* how often we have asked, or said HELLO, since we heard anything */
     bool expects;          /* something is waited for: silence means trouble */
     bool serves_nothing;   /* see sel_peer_serve */

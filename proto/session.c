@@ -183,6 +183,44 @@ uint32_t sel_outbox_take(struct sel_outbox *box, struct sel_wire_writer *writer,
     return count;
 }
 
+void sel_outbox_filter(struct sel_outbox *box,
+                       bool (*keep)(void *ctx, uint64_t old_number, uint64_t number,
+                                    struct sel_str record),
+                       void *ctx)
+{
+    SEL_ASSERT(box->settled == 0 && box->sent_ever == 0);
+    size_t to = box->head, from = box->head;
+    uint64_t number = 1;
+    for (uint64_t old = 1; old < box->next; old++) {
+        const size_t size = sel_le_get32(box->p + from);
+        if (keep(ctx, old, number, (struct sel_str){(const char *)box->p + from, size})) {
+            if (to != from)
+                memmove(box->p + to, box->p + from, size);
+            to += size;
+            number++;
+        }
+        from += size;
+    }
+    box->end = to;
+    box->next = number;
+    box->put_bytes = to - box->head;
+    if (box->head == box->end)
+        box->head = box->end = 0;
+}
+
+struct sel_str sel_outbox_find(const struct sel_outbox *box, struct sel_outbox_cursor *cursor,
+                               uint64_t number)
+{
+    if (number <= box->settled || number >= box->next)
+        return (struct sel_str){NULL, 0};
+    if (cursor->number <= box->settled || cursor->number > number)
+        *cursor = (struct sel_outbox_cursor){box->settled + 1, box->settled_bytes};
+    for (; cursor->number < number; cursor->number++)
+        cursor->bytes += sel_le_get32(record_behind(box, cursor->bytes));
+    const uint8_t *p = record_behind(box, cursor->bytes);
+    return (struct sel_str){(const char *)p, sel_le_get32(p)};
+}
+
 void sel_outbox_trim(struct sel_outbox *box)
 {
     size_t live = box->end - box->head;

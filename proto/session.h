@@ -67,6 +67,21 @@ uint32_t sel_outbox_take(struct sel_outbox *box, struct sel_wire_writer *writer,
                          uint64_t *ret_first);
 /* Whether something would be taken. */
 bool sel_outbox_has_due(const struct sel_outbox *box);
+/* Of a new session, in which nothing was sent yet: drops the records for which `keep` says false
+ * and moves the numbers of the others up. `record` is the encoded one, `number` what it will have.
+ */
+void sel_outbox_filter(struct sel_outbox *box,
+                       bool (*keep)(void *ctx, uint64_t old_number, uint64_t number,
+                                    struct sel_str record),
+                       void *ctx);
+/* A place in an outbox: the record `number`, and the sizes of all before it. Zeroed: nowhere. */
+struct sel_outbox_cursor {
+    uint64_t number, bytes;
+};
+/* The encoded record `number`, n == 0 if it is not kept; lives until the next call. Numbers that go
+ * up cost one walk with one cursor; it is zeroed when a session begins. */
+struct sel_str sel_outbox_find(const struct sel_outbox *box, struct sel_outbox_cursor *cursor,
+                               uint64_t number);
 /* Gives memory back that is not in use; for idle sessions. */
 void sel_outbox_trim(struct sel_outbox *box);
 
