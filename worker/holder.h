@@ -15,6 +15,10 @@
 
 struct sel_holder;
 
+/* Ends that may be on their way: with more, sel_holder_end says SEL_ELIMIT. */
+#define SEL_HOLDER_UNSETTLED_MAX 262144u
+#define SEL_HOLDER_TEXT_MAX 1024u
+
 enum sel_held_state {
     SEL_HELD_WAITING, /* delivered, not begun */
     SEL_HELD_RUNNING,
@@ -31,8 +35,15 @@ struct sel_held_task {
     struct sel_str record;     /* the TASK as it came, kept until its end; SEL_HELD_ENDED: empty */
     struct sel_wire_item item; /* decoded, points into `record` */
     void *user;                /* the owner's, from start to end */
-    struct sel_held_task *prev, *next; /* private */
-    uint64_t done_number;              /* private */
+    /* private */
+    struct sel_held_task *prev, *next; /* in the list of its state */
+    struct sel_held_task *hash_next;
+    uint64_t done_number; /* of its end in our direction; 0: not put yet */
+    uint32_t end_code;
+    uint8_t end_type;      /* enum sel_wire_record of its end */
+    bool is_again;         /* the DONE with done_number is to be put again, for another delivery */
+    bool is_refused;       /* the broker would not have its end: another was put */
+    const char *end_class; /* of a failure that the holder found itself, else NULL */
 };
 
 struct sel_holder_ops {
@@ -59,8 +70,8 @@ struct sel_held_task *sel_holder_begin(struct sel_holder *holder);
  * SEL_ERANGE: the payload is over the broker's limit: end it with a failure instead; SEL_ENOMEM. */
 int sel_holder_end(struct sel_holder *holder, struct sel_held_task *task, uint32_t code,
                    int64_t countdown_us, struct sel_str payload) SEL_WARN_UNUSED;
-/* It cannot be done here: RETURN with enum sel_wire_return; `text` says more to people. The task
- * waits or runs. As sel_holder_end. */
+/* It cannot be done here: RETURN with enum sel_wire_return; `text` says more to people (at most
+ * SEL_HOLDER_TEXT_MAX bytes of it). The task waits or runs. As sel_holder_end. */
 int sel_holder_return(struct sel_holder *holder, struct sel_held_task *task, uint32_t code,
                       struct sel_str text) SEL_WARN_UNUSED;
 /* No new tasks from now on: WANT 0 for all queues, RETURN for all that wait. */
@@ -71,6 +82,18 @@ bool sel_holder_is_empty(const struct sel_holder *holder);
 uint32_t sel_holder_waiting(const struct sel_holder *holder);
 uint32_t sel_holder_running(const struct sel_holder *holder);
 uint32_t sel_holder_unsettled(const struct sel_holder *holder);
+struct sel_holder_stats {
+    uint64_t taken, begun, done, returned, cancelled; /* tasks, since the start */
+    uint64_t redelivered; /* came again while they were held: not begun again */
+    uint64_t undecodable; /* records of the broker that could not be read */
+};
+void sel_holder_get_stats(const struct sel_holder *holder, struct sel_holder_stats *ret);
+/* Calls fn for each task that runs. It may end the task that it is called for. */
+void sel_holder_each_running(struct sel_holder *holder,
+                             void (*fn)(void *ctx, struct sel_held_task *task), void *ctx);
+/* Appends what a failed task is told with: the encoded map {class, message}. */
+void sel_holder_put_failure(struct sel_buf *buf, struct sel_str error_class,
+                            struct sel_str message);
 /* The name of a queue by the broker's number in this session; n == 0: unknown. */
 struct sel_str sel_holder_queue_name(const struct sel_holder *holder, uint16_t queue);
 

@@ -1,0 +1,818 @@
+#include "worker/holder.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/arena.h"
+#include "core/assert.h"
+#include "core/mem.h"
+#include "core/pool.h"
+#include "core/value.h"
+
+#define CHUNK_TASKS 64u
+#define BUCKETS_MIN 1024u
+#define FRAMES_OWED 64u /* ends that are tried again in a turn */
+
+struct task_list {
+    struct sel_held_task *first, *last;
+    uint32_t count;
+};
+
+struct task_chunk {
+    struct task_chunk *next;
+    struct sel_held_task tasks[CHUNK_TASKS];
+};
+
+struct sel_holder {
+    struct sel_peer peer;
+    struct sel_holder_options options;
+    struct task_list waiting, running;
+    struct task_list owing; /* have ended, and their end found no room yet */
+    struct task_list ended; /* in the order of done_number */
+    struct sel_held_task *free;
+    struct task_chunk *chunks;
+    struct sel_held_task **buckets; /* of a table by id */
+    uint32_t bucket_count;          /* a power of two */
+    uint32_t held_count;
+    uint64_t hash_seed[2];
+    struct sel_pool bytes; /* of records */
+    uint64_t arrived;      /* the last record that was worked on, in this session */
+    uint64_t freed_bytes;  /* of records, not told to the session yet */
+    struct sel_str *names; /* of queues by the broker's numbers in this session */
+    uint32_t name_count, name_cap;
+    struct sel_arena name_arena;
+    bool is_draining;
+    bool must_break;     /* something is lost: what we hold is to be told anew */
+    uint32_t wants_told; /* when draining: queues that were told so far */
+    struct sel_holder_stats stats;
+};
+
+/* ---- lists ---- */
+
+static void list_add(struct task_list *list, struct sel_held_task *task)
+{
+    task->next = NULL;
+    task->prev = list->last;
+    if (list->last)
+        list->last->next = task;
+    else
+        list->first = task;
+    list->last = task;
+    list->count++;
+}
+
+static void list_remove(struct task_list *list, struct sel_held_task *task)
+{
+    if (task->prev)
+        task->prev->next = task->next;
+    else
+        list->first = task->next;
+    if (task->next)
+        task->next->prev = task->prev;
+    else
+        list->last = task->prev;
+    SEL_ASSERT(list->count > 0);
+    list->count--;
+}
+
+static struct task_list *list_of(struct sel_holder *h, const struct sel_held_task *task)
+{
+    switch ((enum sel_held_state)task->state) {
+    case SEL_HELD_WAITING:
+        return &h->waiting;
+    case SEL_HELD_RUNNING:
+        return &h->running;
+    case SEL_HELD_ENDED:
+        break;
+    }
+    return task->done_number && !task->is_again ? &h->ended : &h->owing;
+}
+
+/* ---- the table of what is held ---- */
+
+/* Ids come from producers, who must not be able to choose a chain: hence the seeds. */
+static uint32_t bucket_of(const struct sel_holder *h, struct sel_id id)
+{
+    unsigned __int128 product =
+        (unsigned __int128)(id.hi ^ h->hash_seed[0]) * (id.lo ^ h->hash_seed[1]);
+    return (uint32_t)((uint64_t)product ^ (uint64_t)(product >> 64)) & (h->bucket_count - 1);
+}
+
+static void table_link(struct sel_holder *h, struct sel_held_task *task)
+{
+    struct sel_held_task **bucket = &h->buckets[bucket_of(h, task->id)];
+    task->hash_next = *bucket;
+    *bucket = task;
+}
+
+/* A table that cannot grow is only slower. */
+static void table_grow(struct sel_holder *h)
+{
+    uint32_t old_count = h->bucket_count;
+    struct sel_held_task **old = h->buckets;
+    struct sel_held_task **buckets = sel_mem_zalloc(sizeof(struct sel_held_task *) * old_count * 2);
+    if (!buckets)
+        return;
+    h->buckets = buckets;
+    h->bucket_count = old_count * 2;
+    for (uint32_t i = 0; i < old_count; i++) {
+        struct sel_held_task *task = old[i];
+        while (task) {
+            struct sel_held_task *next = task->hash_next;
+            table_link(h, task);
+            task = next;
+        }
+    }
+    sel_mem_free(old);
+}
+
+static void table_add(struct sel_holder *h, struct sel_held_task *task)
+{
+    if (h->held_count >= h->bucket_count)
+        table_grow(h);
+    table_link(h, task);
+    h->held_count++;
+}
+
+static void table_remove(struct sel_holder *h, const struct sel_held_task *task)
+{
+    struct sel_held_task **at = &h->buckets[bucket_of(h, task->id)];
+    while (*at != task)
+        at = &(*at)->hash_next;
+    *at = task->hash_next;
+    h->held_count--;
+}
+
+static struct sel_held_task *find_try(const struct sel_holder *h, struct sel_id id,
+                                      uint16_t try_count)
+{
+    struct sel_held_task *task = h->buckets[bucket_of(h, id)];
+    while (task && !(sel_id_eq(task->id, id) && task->try_count == try_count))
+        task = task->hash_next;
+    return task;
+}
+
+/* What a CANCEL means: the delivery that it names. */
+static struct sel_held_task *find_delivery(const struct sel_holder *h,
+                                           const struct sel_wire_item *item)
+{
+    struct sel_held_task *task = h->buckets[bucket_of(h, item->id)];
+    while (task && !(sel_id_eq(task->id, item->id) && task->handle == item->handle &&
+                     task->delivery == item->delivery))
+        task = task->hash_next;
+    return task;
+}
+
+/* ---- tasks and their memory ---- */
+
+static bool add_chunk(struct sel_holder *h)
+{
+    struct task_chunk *chunk = sel_mem_alloc(sizeof(*chunk));
+    if (!chunk)
+        return false;
+    chunk->next = h->chunks;
+    h->chunks = chunk;
+    for (uint32_t i = CHUNK_TASKS; i-- > 0;) {
+        chunk->tasks[i].next = h->free;
+        h->free = &chunk->tasks[i];
+    }
+    return true;
+}
+
+static void move_str(struct sel_str *s, const char *from, const char *to)
+{
+    if (s->n)
+        s->p = to + (s->p - from);
+}
+
+/* Copies the record, which lies in a frame, and lets the decoded texts point to the copy. */
+static bool keep_record(struct sel_holder *h, struct sel_held_task *task)
+{
+    struct sel_wire_item *item = &task->item;
+    char *copy = sel_pool_alloc(&h->bytes, item->raw.n);
+    if (!copy)
+        return false;
+    const char *from = item->raw.p;
+    memcpy(copy, from, item->raw.n);
+    move_str(&item->task, from, copy);
+    move_str(&item->idempotency_key, from, copy);
+    move_str(&item->content_type, from, copy);
+    move_str(&item->fields, from, copy);
+    move_str(&item->payload, from, copy);
+    move_str(&item->raw, from, copy);
+    task->record = item->raw;
+    return true;
+}
+
+static void release_record(struct sel_holder *h, struct sel_held_task *task)
+{
+    h->freed_bytes += task->record.n;
+    sel_pool_free(&h->bytes, (char *)(uintptr_t)task->record.p, task->record.n);
+    task->record = (struct sel_str){0};
+    task->item = (struct sel_wire_item){0};
+}
+
+/* NULL: out of memory. */
+static struct sel_held_task *new_task(struct sel_holder *h, const struct sel_wire_item *item)
+{
+    if (!h->free && !add_chunk(h))
+        return NULL;
+    struct sel_held_task *task = h->free;
+    struct sel_held_task *next_free = task->next;
+    *task = (struct sel_held_task){.id = item->id,
+                                   .handle = item->handle,
+                                   .try_count = item->try_count,
+                                   .delivery = item->delivery,
+                                   .state = SEL_HELD_WAITING,
+                                   .item = *item};
+    if (!keep_record(h, task)) {
+        task->next = next_free;
+        return NULL;
+    }
+    h->free = next_free;
+    table_add(h, task);
+    return task;
+}
+
+/* It is in no list any more. */
+static void free_task(struct sel_holder *h, struct sel_held_task *task)
+{
+    if (task->record.p)
+        release_record(h, task);
+    table_remove(h, task);
+    task->next = h->free;
+    h->free = task;
+}
+
+static void say(const struct sel_holder *h, const char *text)
+{
+    if (h->options.ops && h->options.ops->log)
+        h->options.ops->log(h->options.ctx, text);
+}
+
+/* ---- ends ---- */
+
+static struct sel_str cut(struct sel_str text, size_t max)
+{
+    return text.n <= max
+               ? text
+               : (struct sel_str){text.p, sel_str_utf8_prefix((struct sel_str){text.p, max})};
+}
+
+static struct sel_wire_item end_of(const struct sel_held_task *task, uint8_t type, uint32_t code)
+{
+    return (struct sel_wire_item){.type = type,
+                                  .id = task->id,
+                                  .priority = SEL_WIRE_PRIORITY,
+                                  .code = code,
+                                  .handle = task->handle,
+                                  .try_count = task->try_count,
+                                  .delivery = task->delivery};
+}
+
+static size_t record_max(const struct sel_holder *h)
+{
+    return h->peer.welcome.record_max ? h->peer.welcome.record_max : SEL_WIRE_RECORD_MAX;
+}
+
+/* From now on the end of a task is on its way, or owed if `number` is 0. */
+static void enter_ended(struct sel_holder *h, struct sel_held_task *task, uint8_t type,
+                        uint32_t code, uint64_t number)
+{
+    list_remove(list_of(h, task), task);
+    if (task->record.p)
+        release_record(h, task);
+    task->state = SEL_HELD_ENDED;
+    task->end_type = type;
+    task->end_code = code;
+    task->done_number = number;
+    task->is_again = false;
+    list_add(list_of(h, task), task);
+}
+
+static int put_end(struct sel_holder *h, struct sel_held_task *task,
+                   const struct sel_wire_item *item)
+{
+    uint64_t number;
+    size_t size = sel_wire_item_size(item);
+    if (size == 0 || size > record_max(h))
+        return SEL_ERANGE;
+    if (h->ended.count >= SEL_HOLDER_UNSETTLED_MAX)
+        return SEL_ELIMIT;
+    int r = sel_peer_put(&h->peer, item, &number);
+    if (r == 0)
+        enter_ended(h, task, item->type, item->code, number);
+    return r;
+}
+
+int sel_holder_end(struct sel_holder *h, struct sel_held_task *task, uint32_t code,
+                   int64_t countdown_us, struct sel_str payload)
+{
+    SEL_ASSERT(task->state == SEL_HELD_RUNNING);
+    bool is_cancelled = code == SEL_OUTCOME_CANCELLED;
+    struct sel_wire_item item = end_of(task, is_cancelled ? SEL_RECORD_CANCELLED : SEL_RECORD_DONE,
+                                       is_cancelled ? 0 : code);
+    if (!is_cancelled)
+        item.payload = payload;
+    if (code == SEL_OUTCOME_RETRY && countdown_us > 0)
+        item.countdown_us = (uint64_t)countdown_us;
+    int r = put_end(h, task, &item);
+    if (r == 0 && is_cancelled)
+        h->stats.cancelled++;
+    else if (r == 0)
+        h->stats.done++;
+    return r;
+}
+
+int sel_holder_return(struct sel_holder *h, struct sel_held_task *task, uint32_t code,
+                      struct sel_str text)
+{
+    SEL_ASSERT(task->state != SEL_HELD_ENDED);
+    struct sel_wire_item item = end_of(task, SEL_RECORD_RETURN, code);
+    item.payload = cut(text, SEL_HOLDER_TEXT_MAX);
+    int r = put_end(h, task, &item);
+    if (r == 0)
+        h->stats.returned++;
+    return r;
+}
+
+/* ---- ends that the holder itself decides; they wait for room here ---- */
+
+void sel_holder_put_failure(struct sel_buf *buf, struct sel_str error_class, struct sel_str message)
+{
+    static const char *const keys[] = {"class", "message"};
+    struct sel_value items[4] = {sel_value_from_c(keys[0]), sel_value_from_str(error_class),
+                                 sel_value_from_c(keys[1]), sel_value_from_str(message)};
+    struct sel_value_builder builder = {.items = items, .count = 4, .cap = 4, .is_map = true};
+    struct sel_value map;
+    if (sel_value_end(&builder, &map) < 0) {
+        buf->failed = true;
+        return;
+    }
+    sel_value_encode(&map, buf);
+}
+
+static const char *failure_text(const char *error_class)
+{
+    return strcmp(error_class, "ProtocolError") == 0
+               ? "the task's record cannot be read by the worker"
+               : "the broker did not take the end of the task";
+}
+
+static void owe_end(struct sel_holder *h, struct sel_held_task *task, uint8_t type, uint32_t code,
+                    const char *error_class)
+{
+    task->end_class = error_class;
+    enter_ended(h, task, type, code, 0);
+}
+
+/* The DONE of a task that came again, from the copy that is kept for the broker. 0; SEL_ELIMIT or
+ * SEL_ENOMEM; SEL_ENOTFOUND: it is settled, so the broker has decided it. */
+static int put_again(struct sel_holder *h, struct sel_held_task *task, uint64_t *ret)
+{
+    const struct sel_outbox *out = &h->peer.session.out;
+    if (task->done_number <= out->settled)
+        return SEL_ENOTFOUND;
+    struct sel_str records = {(const char *)out->p + out->head, out->end - out->head};
+    struct sel_wire_item item;
+    sel_wire_skip(&records, (uint32_t)(task->done_number - out->settled - 1));
+    if (sel_wire_next(&records, &item, NULL) != 1)
+        return SEL_ENOTFOUND;
+    if (!sel_session_has_room(&h->peer.session, item.raw.n))
+        return SEL_ELIMIT;
+    /* Putting moves what it points to. */
+    size_t size = item.payload.n;
+    char *copy = size ? sel_pool_alloc(&h->bytes, size) : NULL;
+    if (size && !copy)
+        return SEL_ENOMEM;
+    if (size)
+        memcpy(copy, item.payload.p, size);
+    item.payload.p = copy;
+    item.fields = (struct sel_str){0};
+    item.handle = task->handle;
+    item.delivery = task->delivery;
+    int r = sel_peer_put(&h->peer, &item, ret);
+    sel_pool_free(&h->bytes, copy, size);
+    return r;
+}
+
+static int put_own_end(struct sel_holder *h, struct sel_held_task *task, uint64_t *ret)
+{
+    struct sel_wire_item item = end_of(task, task->end_type, task->end_code);
+    struct sel_buf payload = {0};
+    if (task->end_class) {
+        sel_holder_put_failure(&payload, sel_str_c(task->end_class),
+                               sel_str_c(failure_text(task->end_class)));
+        item.payload = sel_buf_str(&payload);
+    }
+    int r = sel_buf_error(&payload);
+    if (r == 0)
+        r = sel_peer_put(&h->peer, &item, ret);
+    sel_buf_done(&payload);
+    return r;
+}
+
+static void count_end(struct sel_holder *h, uint8_t type)
+{
+    if (type == SEL_RECORD_RETURN)
+        h->stats.returned++;
+    else if (type == SEL_RECORD_CANCELLED)
+        h->stats.cancelled++;
+    else
+        h->stats.done++;
+}
+
+/* false: no room. */
+static bool pay_end(struct sel_holder *h, struct sel_held_task *task)
+{
+    uint64_t number = 0;
+    int r = task->is_again ? put_again(h, task, &number) : put_own_end(h, task, &number);
+    if (r == SEL_ENOTFOUND) {
+        list_remove(&h->owing, task);
+        free_task(h, task);
+        return true;
+    }
+    if (r < 0)
+        return false;
+    if (!task->is_again)
+        count_end(h, task->end_type);
+    enter_ended(h, task, task->end_type, task->end_code, number);
+    return true;
+}
+
+static bool tell_unwanted(struct sel_holder *h)
+{
+    uint64_t number;
+    while (h->is_draining && h->wants_told < h->options.peer.queue_count) {
+        struct sel_wire_item want = {.type = SEL_RECORD_WANT,
+                                     .queue = (uint16_t)(h->wants_told + 1),
+                                     .priority = SEL_WIRE_PRIORITY};
+        if (sel_peer_put(&h->peer, &want, &number) < 0)
+            return false;
+        h->wants_told++;
+    }
+    return true;
+}
+
+static void pay(struct sel_holder *h)
+{
+    if (!tell_unwanted(h))
+        return;
+    for (uint32_t i = 0; i < FRAMES_OWED && h->owing.first; i++) {
+        if (!pay_end(h, h->owing.first))
+            return;
+    }
+}
+
+/* ---- records of the broker ---- */
+
+/* The same try again, under a new delivery: what we have of it is what the broker gets. */
+static void take_again(struct sel_holder *h, struct sel_held_task *task,
+                       const struct sel_wire_item *item)
+{
+    h->stats.redelivered++;
+    task->handle = task->item.handle = item->handle;
+    task->delivery = task->item.delivery = item->delivery;
+    if (task->state != SEL_HELD_ENDED || !task->done_number || task->is_again)
+        return; /* its end will carry the new ones */
+    list_remove(&h->ended, task);
+    task->is_again = task->end_type == SEL_RECORD_DONE;
+    if (!task->is_again)
+        task->done_number = 0; /* RETURN and CANCELLED have nothing to be copied */
+    list_add(&h->owing, task);
+}
+
+static void take_task(struct sel_holder *h, const struct sel_wire_item *item, int error)
+{
+    struct sel_held_task *task = find_try(h, item->id, item->try_count);
+    if (task) {
+        h->freed_bytes += item->raw.n;
+        take_again(h, task, item);
+        return;
+    }
+    task = new_task(h, item);
+    if (!task) {
+        h->freed_bytes += item->raw.n;
+        h->must_break = true; /* HELLO tells what we hold, and so that we do not hold this one */
+        return;
+    }
+    h->stats.taken++;
+    list_add(&h->waiting, task);
+    if (error == SEL_EUNSUPPORTED)
+        owe_end(h, task, SEL_RECORD_RETURN, SEL_RETURN_NO_RESOURCES, NULL);
+    else if (error < 0) /* it would come back from every worker */
+        owe_end(h, task, SEL_RECORD_DONE, SEL_OUTCOME_FATAL, "ProtocolError");
+    else if (h->is_draining)
+        owe_end(h, task, SEL_RECORD_RETURN, SEL_RETURN_NOT_BEGUN, NULL);
+}
+
+static void take_cancel(struct sel_holder *h, const struct sel_wire_item *item)
+{
+    struct sel_held_task *task = find_delivery(h, item);
+    if (!task || task->state == SEL_HELD_ENDED || task->is_cancelled)
+        return; /* its end was faster */
+    task->is_cancelled = true;
+    if (task->state == SEL_HELD_WAITING)
+        owe_end(h, task, SEL_RECORD_CANCELLED, 0, NULL);
+    else if (h->options.ops && h->options.ops->cancel)
+        h->options.ops->cancel(h->options.ctx, task);
+}
+
+/* A name that is not kept is only missed in what people read. */
+static void take_name(struct sel_holder *h, const struct sel_wire_item *item)
+{
+    uint32_t count = (uint32_t)item->queue + 1;
+    if (!sel_mem_grow(&h->names, &h->name_cap, count, sizeof(*h->names)))
+        return;
+    if (h->name_count < count) {
+        memset(h->names + h->name_count, 0, sizeof(*h->names) * (count - h->name_count));
+        h->name_count = count;
+    }
+    struct sel_str *name = &h->names[item->queue];
+    if (name->n)
+        return;
+    char *copy = sel_arena_memdup(&h->name_arena, item->payload.p, item->payload.n);
+    if (copy)
+        *name = (struct sel_str){copy, item->payload.n};
+}
+
+static void on_record(void *ctx, uint64_t number, const struct sel_wire_item *item, int error)
+{
+    struct sel_holder *h = ctx;
+    h->arrived = number;
+    if (error < 0) {
+        char line[128];
+        h->stats.undecodable++;
+        (void)snprintf(line, sizeof(line), "record %llu (%s) of the broker cannot be read: %s",
+                       (unsigned long long)number, sel_wire_record_name(item->type),
+                       sel_error_text(error));
+        say(h, line);
+    }
+    if (item->type == SEL_RECORD_TASK) {
+        take_task(h, item, error);
+        return;
+    }
+    h->freed_bytes += item->raw.n;
+    if (error == 0 && item->type == SEL_RECORD_CANCEL)
+        take_cancel(h, item);
+    else if (error == 0 && item->type == SEL_RECORD_QUEUE)
+        take_name(h, item);
+}
+
+/* ---- what else the peer tells ---- */
+
+static void forget_names(struct sel_holder *h)
+{
+    h->name_count = 0;
+    sel_arena_reset(&h->name_arena);
+}
+
+static void on_opened(void *ctx, bool resumed, uint64_t shift)
+{
+    struct sel_holder *h = ctx;
+    char line[96];
+    (void)snprintf(line, sizeof(line), "session %#llx %s",
+                   (unsigned long long)h->peer.session.number, resumed ? "goes on" : "begins");
+    say(h, line);
+    if (resumed)
+        return;
+    h->arrived = 0;
+    forget_names(h);
+    for (struct sel_held_task *task = h->ended.first; task; task = task->next)
+        task->done_number -= shift;
+    for (struct sel_held_task *task = h->owing.first; task; task = task->next) {
+        if (task->is_again) /* settled ones cannot be told from others by their number any more */
+            task->done_number = task->done_number > shift ? task->done_number - shift : 0;
+    }
+}
+
+static void on_settled(void *ctx, uint64_t number)
+{
+    struct sel_holder *h = ctx;
+    struct sel_held_task *task;
+    while ((task = h->ended.first) && task->done_number <= number) {
+        list_remove(&h->ended, task);
+        free_task(h, task);
+    }
+}
+
+static struct sel_held_task *find_end(const struct sel_holder *h, uint64_t number)
+{
+    struct sel_held_task *task = h->ended.first;
+    while (task && task->done_number < number)
+        task = task->next;
+    return task && task->done_number == number ? task : NULL;
+}
+
+/* An end that the broker would not have leaves its task without one: it fails then. */
+static void on_error(void *ctx, const struct sel_wire_error *error)
+{
+    struct sel_holder *h = ctx;
+    char line[384];
+    (void)snprintf(line, sizeof(line), "the broker says: %s: %.*s (record %llu)",
+                   sel_wire_code_name(error->code), SEL_STR_ARG(cut(error->text, 256)),
+                   (unsigned long long)error->at);
+    say(h, line);
+    struct sel_held_task *task = error->at ? find_end(h, error->at) : NULL;
+    if (!task || task->is_refused)
+        return;
+    task->is_refused = true;
+    owe_end(h, task, SEL_RECORD_DONE, SEL_OUTCOME_FATAL, "ResultError");
+}
+
+static void tell_held(const struct task_list *list, bool is_done, uint32_t *room,
+                      struct sel_buf *held)
+{
+    for (const struct sel_held_task *task = list->first; task && *room > 0; task = task->next) {
+        struct sel_wire_held one = {.id = task->id,
+                                    .handle = task->handle,
+                                    .try_count = task->try_count,
+                                    .delivery = task->delivery,
+                                    .is_done = is_done};
+        sel_wire_put_held(held, &one);
+        (*room)--;
+    }
+}
+
+/* Ends last: if there are too many to be told they come by themselves. */
+static void on_held(void *ctx, struct sel_buf *held)
+{
+    struct sel_holder *h = ctx;
+    uint32_t room = SEL_WIRE_HELD_MAX;
+    tell_held(&h->running, false, &room, held);
+    tell_held(&h->waiting, false, &room, held);
+    tell_held(&h->owing, true, &room, held);
+    tell_held(&h->ended, true, &room, held);
+}
+
+static const struct sel_peer_ops peer_ops = {
+    .opened = on_opened,
+    .record = on_record,
+    .settled = on_settled,
+    .error = on_error,
+    .held = on_held,
+};
+
+/* ---- life ---- */
+
+int sel_holder_new(const struct sel_holder_options *options, int64_t now_us,
+                   struct sel_holder **ret)
+{
+    struct sel_holder *h = SEL_NEW(struct sel_holder);
+    if (!h)
+        return SEL_ENOMEM;
+    struct sel_prng prng = {options->peer.seed};
+    h->options = *options;
+    h->hash_seed[0] = sel_prng_next(&prng);
+    h->hash_seed[1] = sel_prng_next(&prng);
+    h->bucket_count = BUCKETS_MIN;
+    h->buckets = sel_mem_zalloc(sizeof(struct sel_held_task *) * BUCKETS_MIN);
+    int r =
+        h->buckets ? sel_peer_init(&h->peer, &h->options.peer, &peer_ops, h, now_us) : SEL_ENOMEM;
+    if (r < 0) {
+        sel_mem_free(h->buckets);
+        sel_mem_free(h);
+        return r;
+    }
+    sel_peer_expect(&h->peer, true);
+    *ret = h;
+    return 0;
+}
+
+static void release_all(struct sel_holder *h, struct task_list *list)
+{
+    for (struct sel_held_task *task = list->first; task; task = task->next) {
+        if (task->record.p)
+            release_record(h, task);
+    }
+}
+
+struct sel_holder *sel_holder_free(struct sel_holder *h)
+{
+    if (!h)
+        return NULL;
+    release_all(h, &h->waiting);
+    release_all(h, &h->running);
+    sel_pool_done(&h->bytes);
+    while (h->chunks) {
+        struct task_chunk *next = h->chunks->next;
+        sel_mem_free(h->chunks);
+        h->chunks = next;
+    }
+    sel_peer_done(&h->peer);
+    sel_arena_done(&h->name_arena);
+    sel_mem_free(h->names);
+    sel_mem_free(h->buckets);
+    return sel_mem_free(h);
+}
+
+struct sel_held_task *sel_holder_begin(struct sel_holder *h)
+{
+    struct sel_held_task *task = h->waiting.first;
+    if (!task)
+        return NULL;
+    list_remove(&h->waiting, task);
+    task->state = SEL_HELD_RUNNING;
+    list_add(&h->running, task);
+    h->stats.begun++;
+    return task;
+}
+
+void sel_holder_drain(struct sel_holder *h)
+{
+    h->is_draining = true;
+    sel_peer_serve(&h->peer, false); /* in a later HELLO */
+    while (h->waiting.first)
+        owe_end(h, h->waiting.first, SEL_RECORD_RETURN, SEL_RETURN_NOT_BEGUN, NULL);
+    pay(h);
+}
+
+bool sel_holder_is_empty(const struct sel_holder *h)
+{
+    return h->held_count == 0;
+}
+
+uint32_t sel_holder_waiting(const struct sel_holder *h)
+{
+    return h->waiting.count;
+}
+
+uint32_t sel_holder_running(const struct sel_holder *h)
+{
+    return h->running.count;
+}
+
+uint32_t sel_holder_unsettled(const struct sel_holder *h)
+{
+    return h->ended.count + h->owing.count;
+}
+
+struct sel_str sel_holder_queue_name(const struct sel_holder *h, uint16_t queue)
+{
+    return queue < h->name_count ? h->names[queue] : (struct sel_str){0};
+}
+
+void sel_holder_get_stats(const struct sel_holder *h, struct sel_holder_stats *ret)
+{
+    *ret = h->stats;
+}
+
+void sel_holder_each_running(struct sel_holder *h,
+                             void (*fn)(void *ctx, struct sel_held_task *task), void *ctx)
+{
+    struct sel_held_task *next;
+    for (struct sel_held_task *task = h->running.first; task; task = next) {
+        next = task->next;
+        fn(ctx, task);
+    }
+}
+
+/* ---- the socket's side ---- */
+
+/* Records are decided when they are here, but their bytes make credit only when their tasks have
+ * ended: that bounds what is held. (sel_peer_settle knows no such difference.) */
+static void settle(struct sel_holder *h)
+{
+    struct sel_session *session = &h->peer.session;
+    sel_session_settle(session, h->arrived);
+    uint64_t bytes = h->freed_bytes;
+    if (bytes > session->in.held_bytes) /* of tasks that were delivered in an earlier session */
+        bytes = session->in.held_bytes;
+    sel_session_free(session, session->in.held_records, bytes);
+    h->freed_bytes = 0;
+}
+
+void sel_holder_receive(struct sel_holder *h, struct sel_str frame, int64_t now_us)
+{
+    struct sel_error err = {0};
+    if (sel_peer_receive(&h->peer, frame, now_us, &err) < 0) {
+        char line[SEL_ERROR_TEXT_MAX + 64];
+        (void)snprintf(line, sizeof(line), "what the broker says cannot be read: %s", err.text);
+        say(h, line);
+    }
+    settle(h);
+    if (h->must_break) {
+        h->must_break = false;
+        say(h, "out of memory: the connection is made anew");
+        sel_peer_broken(&h->peer, now_us);
+    }
+}
+
+enum sel_peer_action sel_holder_poll(struct sel_holder *h, int64_t now_us, struct sel_buf *out)
+{
+    if (h->owing.first || h->is_draining)
+        pay(h);
+    if (h->freed_bytes)
+        settle(h);
+    return sel_peer_poll(&h->peer, now_us, out);
+}
+
+int64_t sel_holder_due_us(const struct sel_holder *h)
+{
+    return sel_peer_due_us(&h->peer);
+}
+
+struct sel_peer *sel_holder_peer(struct sel_holder *h)
+{
+    return &h->peer;
+}
