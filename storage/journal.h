@@ -41,10 +41,10 @@ struct sel_journal_ops {
      * 0; SEL_EFORMAT: `err` names the batch and the damage; the visitor's code. */
     int (*walk)(struct sel_journal *j, uint64_t from, sel_journal_visit_fn visit, void *ctx,
                 struct sel_error *err);
-    /* Appends `count` batches (none empty, none over SEL_JOURNAL_BATCH_MAX) as one commit;
-     * *ret_last is the number of the last. With `sync` they and all before them survive the loss of
-     * the machine's power when it returns; without, that of the process only. `urgent` may use the
-     * reserve.
+    /* Appends `count` batches (none empty, none over SEL_JOURNAL_BATCH_MAX) as one commit, of which
+     * a crash leaves all or none; *ret_last is the number of the last. With `sync` they and all
+     * before them survive the loss of the machine's power when it returns; without, that of the
+     * process only. `urgent` may use the reserve.
      *
      * -ENOSPC or SEL_ELIMIT (the size limit): nothing was appended, try again when there is room.
      * Other codes (-EIO): whether it was appended is not known and the object is unusable; close
@@ -57,8 +57,9 @@ struct sel_journal_ops {
      * or never was; SEL_ERANGE: it is shorter; SEL_ENOMEM; -EIO. Its checksum is not looked at. */
     int (*read)(struct sel_journal *j, uint64_t seq, uint64_t offset, uint64_t n,
                 struct sel_buf *buf, struct sel_error *err);
-    /* Batches below `before` are no longer needed; they go with this call or with later appends.
-     * As append; nothing is lost if it fails. */
+    /* Batches below `before` are no longer needed; they go with this call or with later appends,
+     * and may be back after a crash, but never go before what was appended until now is as safe as
+     * they were. The last batch always stays. As append; nothing is lost if it fails. */
     int (*drop)(struct sel_journal *j, uint64_t before, struct sel_error *err);
     void (*stats)(struct sel_journal *j, struct sel_journal_stats *ret);
     /* Frees j. What was appended without sync is synced if the medium lets it. */
@@ -85,7 +86,8 @@ int sel_journal_lmdb_open(const struct sel_journal_lmdb_options *options, struct
 /* ---- memory, with faults ---- */
 
 /* The medium; outlives the journals that are opened on it. Every append and drop is a write, which
- * becomes durable with a sync. */
+ * becomes durable with a sync; a sync is a write too, of a mark of how far it came. An append with
+ * `sync` makes two. An open that finds what was not synced makes one. */
 struct sel_journal_disk;
 struct sel_journal_disk *sel_journal_disk_new(uint64_t seed);                  /* NULL: no memory */
 struct sel_journal_disk *sel_journal_disk_free(struct sel_journal_disk *disk); /* returns NULL */
@@ -97,10 +99,12 @@ int sel_journal_mem_open(struct sel_journal_disk *disk, struct sel_journal **ret
 void sel_journal_disk_cut(struct sel_journal_disk *disk);
 /* The process dies: as cut, but all that append has returned for stays. */
 void sel_journal_disk_kill(struct sel_journal_disk *disk);
-/* The n-th write from now (1: the next) fails with `code`, -ENOSPC until this is called again, else
- * once; n == 0: none. */
+/* The n-th write from now (1: the next) fails with `code`: with -ENOSPC nothing was written, and
+ * all further ones fail too until this is called again; with another it fails once, whether it was
+ * written the seed draws, and the journal is unusable. n == 0: none. */
 void sel_journal_disk_fail(struct sel_journal_disk *disk, uint64_t n, int code);
-/* Bytes that it holds at most; 0: no limit. */
+/* Bytes that it holds at most, heads of batches included, the last eighth for urgent appends; 0: no
+ * limit. */
 void sel_journal_disk_limit(struct sel_journal_disk *disk, uint64_t bytes_max);
 /* Number of writes so far, for tests that cut after each. */
 uint64_t sel_journal_disk_writes(const struct sel_journal_disk *disk);
