@@ -145,6 +145,7 @@ static int on_welcome(struct sel_peer *peer, struct sel_str frame, int64_t now_u
     if (!welcome.resumed)
         sel_session_free(&peer->session, in->held_records, in->held_bytes);
     peer->welcome = welcome;
+    peer->options.crashed = (struct sel_str){0}; /* told */
     peer->broker = welcome.broker;
     int64_t beat_us = or_default((int64_t)welcome.beat_us, HELLO_EVERY_US);
     peer->beat_us = beat_us < BEAT_US_MIN   ? BEAT_US_MIN
@@ -364,6 +365,7 @@ static enum sel_peer_action say_hello(struct sel_peer *peer, int64_t now_us, str
         .slots = options->slots,
         .window = options->window,
         .held = sel_buf_str(&peer->held),
+        .crashed = options->crashed,
         .config_version = options->config_version,
         .config_digest = options->config_digest,
     };

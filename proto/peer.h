@@ -51,6 +51,7 @@ struct sel_peer_options {
     int64_t retry_us_min, retry_us_max;    /* pause before connecting anew; 0: 100 ms and 5 s */
     uint64_t config_version;
     struct sel_str config_digest; /* borrowed */
+    struct sel_str crashed;       /* borrowed, until the first WELCOME; as in HELLO */
     uint64_t seed;                /* of the chance in pauses */
     bool beats_elsewhere;         /* a thread sends BEAT: no empty DATA is needed to stay alive */
 };

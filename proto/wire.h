@@ -28,6 +28,7 @@
 #define SEL_WIRE_NAME_MAX 255                             /* names of queues, tasks, peers; keys */
 #define SEL_WIRE_QUEUES_MAX 4096                          /* names in one HELLO */
 #define SEL_WIRE_HELD_MAX 16384                           /* tasks in one HELLO */
+#define SEL_WIRE_CRASHED_MAX 64                           /* in one HELLO */
 #define SEL_WIRE_SLOTS_MAX 65536                          /* in one HELLO or BEAT */
 #define SEL_WIRE_ENDPOINTS_MAX 64                         /* in one REDIRECT */
 #define SEL_WIRE_DIGEST_MAX 64
@@ -229,14 +230,16 @@ void sel_wire_encode_beat(const struct sel_wire_beat *beat, struct sel_buf *buf)
 
 /* ---- plain messages ---- */
 
-/* A task that a worker still has, in its HELLO: SEL_WIRE_HELD_SIZE bytes. */
+/* A task that a worker still has, or that was running when it died, in its HELLO:
+ * SEL_WIRE_HELD_SIZE bytes. */
 #define SEL_WIRE_HELD_SIZE 32
 struct sel_wire_held {
     struct sel_id id;
     uint64_t handle;
     uint16_t try_count;
     uint16_t delivery;
-    bool is_done; /* ended, its DONE comes again in this session */
+    bool is_done; /* in `held`: ended, its DONE comes again in this session. In `crashed`: its stack
+                     overflowed */
 };
 struct sel_wire_held sel_wire_held_at(struct sel_str held, uint32_t i);
 void sel_wire_put_held(struct sel_buf *buf, const struct sel_wire_held *held);
@@ -259,7 +262,8 @@ struct sel_wire_hello {
     bool serves_all; /* all of `queues`; `serves` is empty then */
     uint32_t slots;
     uint32_t window;
-    struct sel_str held; /* see sel_wire_held_at */
+    struct sel_str held;    /* see sel_wire_held_at */
+    struct sel_str crashed; /* the same */
     uint32_t event_min, event_max;
     uint64_t config_version;
     struct sel_str config_digest;

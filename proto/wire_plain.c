@@ -217,6 +217,10 @@ static void take_worker(struct map *map, struct sel_wire_hello *hello)
         take_str(map, "held", SEL_BIN, SEL_WIRE_HELD_MAX * (size_t)SEL_WIRE_HELD_SIZE, false);
     if (hello->held.n % SEL_WIRE_HELD_SIZE)
         refuse_key(map, SEL_EFORMAT, "held", "not 32 bytes each");
+    hello->crashed =
+        take_str(map, "crashed", SEL_BIN, SEL_WIRE_CRASHED_MAX * (size_t)SEL_WIRE_HELD_SIZE, false);
+    if (hello->crashed.n % SEL_WIRE_HELD_SIZE)
+        refuse_key(map, SEL_EFORMAT, "crashed", "not 32 bytes each");
     take_range(map, "events", false, &hello->event_min, &hello->event_max);
     hello->config_version = take_number(map, "config", UINT64_MAX, false);
     hello->config_digest = take_str(map, "digest", SEL_BIN, SEL_WIRE_DIGEST_MAX, false);
@@ -536,6 +540,7 @@ static void add_worker(struct pairs *pairs, const struct sel_wire_hello *hello,
     add_some_number(pairs, "slots", hello->slots);
     add_some_number(pairs, "window", hello->window);
     add_some_bin(pairs, "held", hello->held);
+    add_some_bin(pairs, "crashed", hello->crashed);
     if (hello->event_max)
         add_range(pairs, "events", hello->event_min, hello->event_max, events);
     add_some_number(pairs, "config", hello->config_version);

@@ -138,7 +138,7 @@ def beat(b, form=bin32):
 
 def held(tasks):
     return b"".join(struct.pack("<16sQHHI", uuid.UUID(t["id"]).bytes, t["handle"], t.get("try", 0),
-                                t.get("delivery", 0), 1 if t.get("ended") else 0) for t in tasks)
+                                t.get("delivery", 0), 1 if t.get("ended") or t.get("overflow") else 0) for t in tasks)
 
 
 # ---- vectors ----
@@ -205,6 +205,11 @@ def plain_vectors():
               "session": SESSION, "ack": 5, "queues": ["a", "b", "c"], "serves": [1, 3], "slots": 256, "window": 512,
               "held": held(tasks), "events": [1, 2], "config": 12, "digest": bytes(range(32))},
              {"peer": PEER, "broker": BROKER, "held": tasks, "digest": bytes(range(32)).hex()})
+    dead = [{"id": ID, "handle": 7, "try": 1, "delivery": 1, "overflow": True}, {"id": ID2, "handle": 8}]
+    good_map("hello-worker-crashed", "HELLO",
+             {"v": [1, 1], "role": "worker", "peer": peer, "inc": 2, "n": 1, "queues": ["a"], "slots": 1,
+              "held": held(tasks), "crashed": held(dead)},
+             {"peer": PEER, "held": tasks, "crashed": dead})
     good_map("hello-worker-serves-nothing", "HELLO",
              {"v": [1, 1], "role": "worker", "peer": peer, "n": 1, "queues": ["a"], "serves": [], "slots": 1},
              {"peer": PEER})
@@ -248,6 +253,8 @@ def plain_vectors():
             ("queue-number", {"queues": ["a", 7]}, "malformed", "names are text"),
             ("queues-many", {"queues": ["q"] * 4097}, "too large", "at most 4096"),
             ("held-odd", {"role": "worker", "held": bytes(33)}, "malformed", "32 bytes each"),
+            ("crashed-odd", {"role": "worker", "crashed": bytes(31)}, "malformed", "32 bytes each"),
+            ("crashed-many", {"role": "worker", "crashed": bytes(65 * 32)}, "too large", "at most 64"),
             ("serves-zero", {"role": "worker", "queues": ["a"], "serves": [0]}, "malformed", "numbers begin at 1"),
             ("serves-large", {"role": "worker", "serves": [65536]}, "malformed", "16 bits"),
             ("slots-many", {"role": "worker", "slots": 65537}, "malformed", "at most 65536"),

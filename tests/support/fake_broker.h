@@ -31,7 +31,7 @@ struct fake_broker {
     struct sel_session session;
     struct sel_wire_hello hello; /* the last one, without its texts and lists */
     struct sel_wire_held held[64];
-    uint32_t held_count;
+    uint32_t held_count, crashed_count;
     struct fake_end ends[FAKE_KEPT_MAX]; /* records of the worker, as they came */
     uint32_t end_count;
     uint64_t total; /* of all records */
@@ -64,6 +64,7 @@ static inline void fake_hello(struct fake_broker *b, struct sel_str frame)
     b->held_count = (uint32_t)(b->hello.held.n / SEL_WIRE_HELD_SIZE);
     for (uint32_t i = 0; i < b->held_count && i < SEL_COUNT(b->held); i++)
         b->held[i] = sel_wire_held_at(b->hello.held, i);
+    b->crashed_count = (uint32_t)(b->hello.crashed.n / SEL_WIRE_HELD_SIZE);
     welcome.n = b->hello.n;
     welcome.resumed = !b->forgets && b->hello.session && b->hello.session == b->session.number;
     if (welcome.resumed) {

@@ -116,7 +116,8 @@ static void put_names(struct json *json, const char *key, const struct sel_str *
     put_list(json, key, &list);
 }
 
-static void put_held(struct json *json, struct sel_str held)
+/* `flag`: what the one that there is means. */
+static void put_held(struct json *json, const char *key, const char *flag, struct sel_str held)
 {
     if (held.n == 0)
         return;
@@ -129,10 +130,10 @@ static void put_held(struct json *json, struct sel_str held)
         put_some(&one, "handle", task.handle);
         put_some(&one, "try", task.try_count);
         put_some(&one, "delivery", task.delivery);
-        put_true(&one, "ended", task.is_done);
+        put_true(&one, flag, task.is_done);
         sel_value_add(&list, close_json(&one));
     }
-    put_list(json, "held", &list);
+    put_list(json, key, &list);
 }
 
 static int hello_to_json(struct sel_arena *arena, struct sel_str frame, struct sel_value *ret)
@@ -161,7 +162,8 @@ static int hello_to_json(struct sel_arena *arena, struct sel_str frame, struct s
     }
     put_some(&json, "slots", m.slots);
     put_some(&json, "window", m.window);
-    put_held(&json, m.held);
+    put_held(&json, "held", "ended", m.held);
+    put_held(&json, "crashed", "overflow", m.crashed);
     put_range(&json, "events", m.event_min, m.event_max);
     put_some(&json, "config", m.config_version);
     put_hex(&json, "digest", m.config_digest);
@@ -465,9 +467,10 @@ static const struct sel_str *get_names(struct sel_arena *arena, const struct sel
     return names;
 }
 
-static struct sel_str get_held(struct sel_arena *arena, const struct sel_value *json)
+static struct sel_str get_held(struct sel_arena *arena, const struct sel_value *json,
+                               const char *key, const char *flag)
 {
-    const struct sel_value *v = sel_value_get_c(json, "held");
+    const struct sel_value *v = sel_value_get_c(json, key);
     struct sel_buf buf = {0};
     for (uint32_t i = 0; v && i < sel_value_count(v); i++) {
         const struct sel_value *one = sel_value_at(v, i);
@@ -476,7 +479,7 @@ static struct sel_str get_held(struct sel_arena *arena, const struct sel_value *
                                     .handle = get_number(one, "handle", 0),
                                     .try_count = (uint16_t)get_number(one, "try", 0),
                                     .delivery = (uint16_t)get_number(one, "delivery", 0),
-                                    .is_done = get_bool(one, "ended"),
+                                    .is_done = get_bool(one, flag),
                                 });
     }
     assert_ok(sel_buf_error(&buf));
@@ -501,7 +504,8 @@ static void hello_from_json(struct sel_arena *arena, const struct sel_value *jso
         .serves_all = !sel_value_get_c(json, "serves"),
         .slots = (uint32_t)get_number(json, "slots", 0),
         .window = (uint32_t)get_number(json, "window", 0),
-        .held = get_held(arena, json),
+        .held = get_held(arena, json, "held", "ended"),
+        .crashed = get_held(arena, json, "crashed", "overflow"),
         .config_version = get_number(json, "config", 0),
         .config_digest = get_hex(arena, json, "digest"),
     };

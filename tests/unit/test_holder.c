@@ -120,6 +120,20 @@ static void test_hello_says_queues_slots_and_window(void **state)
     assert_int_equal(w->broker.held_count, 0);
 }
 
+static void test_crashed_tasks_are_told_until_a_welcome(void **state)
+{
+    struct world *w = *state;
+    struct sel_buf crashed = {0};
+    struct sel_wire_held one = {.id = {7, 1}, .handle = 5, .is_done = true};
+    sel_wire_put_held(&crashed, &one);
+    sel_holder_peer(w->holder)->options.crashed = sel_buf_str(&crashed);
+    cut_and_join(w);
+    assert_int_equal(w->broker.crashed_count, 1);
+    cut_and_join(w);
+    assert_int_equal(w->broker.crashed_count, 0);
+    sel_buf_done(&crashed);
+}
+
 static void test_tasks_begin_oldest_first_and_their_ends_arrive(void **state)
 {
     struct world *w = *state;
@@ -548,6 +562,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(hello_says_queues_slots_and_window),
+        T(crashed_tasks_are_told_until_a_welcome),
         T(tasks_begin_oldest_first_and_their_ends_arrive),
         T(outcomes_as_records),
         T(what_is_held_is_told_when_the_connection_breaks),
