@@ -28,12 +28,15 @@ struct sel_producer_result {
     struct sel_str payload;
 };
 
+/* Called in calls of sel_producer_receive and sel_producer_poll; they may submit, but not receive
+ * or poll. */
 struct sel_producer_ops {
     /* The SUBMIT has reached its level, or was refused (then `finished` was called before). Only
      * for submits that asked for it. May be NULL. */
     void (*settled)(void *ctx, struct sel_id id, void *tag);
-    /* Called once for each submit that is not QUIET and each watch. A SUBMIT that was REFUSED with
-     * `full` or `draining` is sent again after a pause, not reported. */
+    /* Called once for each submit that is not QUIET and each watch. What was REFUSED with `full` or
+     * `draining` is sent again after a pause, not reported. If the broker will never have this
+     * producer, all that is waited for is refused. */
     void (*finished)(void *ctx, const struct sel_producer_result *result);
     /* Connected, disconnected, errors of the broker: one line for a log. May be NULL. */
     void (*log)(void *ctx, const char *text);
@@ -61,15 +64,18 @@ int sel_producer_queue(struct sel_producer *producer, struct sel_str name,
                        uint16_t *ret) SEL_WARN_UNUSED;
 /* `item`: a SUBMIT with id, queue (of sel_producer_queue) and fields. 0; SEL_ELIMIT: nothing more
  * is kept or waited for now, try again when something is settled or finished; SEL_EEXISTS: the id
- * is waited for; SEL_ERANGE; SEL_ENOMEM. */
+ * is waited for; SEL_ERANGE: something in it is over its limit; SEL_EREQUEST: the broker will never
+ * have us; -ETIMEDOUT: see `lost_after_us`; SEL_ENOMEM. */
 int sel_producer_submit(struct sel_producer *producer, const struct sel_wire_item *item, void *tag,
                         bool wants_settled) SEL_WARN_UNUSED;
-/* Waits for a task that somebody else, or this process in an earlier life, submitted. */
+/* Waits for a task that somebody else, or this process in an earlier life, submitted. As
+ * sel_producer_submit. */
 int sel_producer_watch(struct sel_producer *producer, struct sel_id id, void *tag) SEL_WARN_UNUSED;
 /* Its result is not wanted any more; `finished` will not be called. false: it was not waited for.
  */
 bool sel_producer_forget(struct sel_producer *producer, struct sel_id id);
-/* The task is not wanted any more; `finished` tells what became of it. */
+/* The task is not wanted any more; `finished` tells what became of it. SEL_ELIMIT: not now;
+ * SEL_ENOMEM. */
 int sel_producer_cancel(struct sel_producer *producer, struct sel_id id) SEL_WARN_UNUSED;
 
 /* The socket's side: as of sel_peer. */
@@ -79,8 +85,19 @@ enum sel_peer_action sel_producer_poll(struct sel_producer *producer, int64_t no
 int64_t sel_producer_due_us(const struct sel_producer *producer);
 struct sel_peer *sel_producer_peer(struct sel_producer *producer);
 
-/* Submits that are not settled; tasks waited for. */
+/* Records of ours, submits above all, that are not settled; tasks waited for. */
 uint32_t sel_producer_unsettled(const struct sel_producer *producer);
 uint32_t sel_producer_waiting(const struct sel_producer *producer);
+
+struct sel_producer_stats {
+    uint64_t submitted; /* taken by sel_producer_submit */
+    uint64_t finished;  /* results, refusals among them */
+    uint64_t refused;   /* finally; QUIET ones too */
+    uint64_t deferred;  /* REFUSED for lack of room, and sent again */
+    uint64_t unasked;   /* results that nobody waited for */
+    uint64_t sessions;  /* that began or went on: one more than there were interruptions */
+    uint64_t watched;   /* WATCHes because the broker had forgotten the session */
+};
+void sel_producer_get_stats(const struct sel_producer *producer, struct sel_producer_stats *ret);
 
 #endif
