@@ -422,13 +422,14 @@ static int64_t ask_us(const struct sel_peer *peer)
     return max64(last, peer->asked_us) + peer->beat_us;
 }
 
-/* When silence is trouble. A process that was stopped itself has heard nothing either: it asks
- * twice before it believes that the other side is gone. */
+/* When silence is trouble. A process that was stopped itself has heard nothing either: the other
+ * side has two beats for an answer. */
 static int64_t silent_us(const struct sel_peer *peer)
 {
-    if (!peer->expects || peer->unanswered < BEATS_MAX - 1)
+    if (!peer->expects || peer->unanswered == 0)
         return INT64_MAX;
-    return max64(peer->heard_us + BEATS_MAX * peer->beat_us, peer->asked_us + peer->beat_us);
+    return max64(peer->heard_us + BEATS_MAX * peer->beat_us,
+                 peer->asked_first_us + (BEATS_MAX - 1) * peer->beat_us);
 }
 
 static void note_before(struct sel_peer *peer)
@@ -457,7 +458,8 @@ static enum sel_peer_action say_data(struct sel_peer *peer, int64_t now_us, bool
     peer->said_us = now_us;
     if (ask) {
         peer->asked_us = now_us;
-        peer->unanswered++;
+        if (peer->unanswered++ == 0)
+            peer->asked_first_us = now_us;
     }
     return SEL_PEER_SEND;
 }

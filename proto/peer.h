@@ -80,13 +80,14 @@ struct sel_peer {
     struct sel_wire_welcome welcome; /* the last one */
     struct sel_id broker;
     uint64_t hello_count;
-    uint32_t endpoint; /* which of several to connect to: counts the connections that broke */
-    uint64_t connects; /* for statistics */
-    int64_t beat_us;   /* of the last WELCOME, within reason */
-    int64_t heard_us;  /* when anything came last */
-    int64_t said_us;   /* when we said anything last */
-    int64_t asked_us;  /* when we wanted an answer last */
-    int64_t hello_us;  /* when the next HELLO is due; in OPEN: when the last one was said */
+    uint32_t endpoint;      /* which of several to connect to: counts the connections that broke */
+    uint64_t connects;      /* for statistics */
+    int64_t beat_us;        /* of the last WELCOME, within reason */
+    int64_t heard_us;       /* when anything came last */
+    int64_t said_us;        /* when we said anything last */
+    int64_t asked_us;       /* when we wanted an answer last */
+    int64_t asked_first_us; /* the same, since anything was heard */
+    int64_t hello_us;       /* when the next HELLO is due; in OPEN: when the last one was said */
     int64_t connect_at_us, pause_us;
     int64_t owes_since_us; /* acks wait for records to go with since then; INT64_MAX: none */
     int64_t starved_us;    /* no memory for a frame: not polled again before */
