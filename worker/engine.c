@@ -381,6 +381,39 @@ static int prepare_reachable(struct sel_engine *engine, const struct sel_flow_de
     return r;
 }
 
+static bool is_served(const struct sel_executor_options *options, struct sel_str queue)
+{
+    bool found = !options->queues;
+    for (uint32_t i = 0; i < options->queue_count && !found; i++)
+        found = sel_str_eq_c(queue, options->queues[i]);
+    return found;
+}
+
+/* Prepares all tasks. What is missing matters only to those of queues that are served; others are
+ * refused when they come. */
+static int prepare_all(struct sel_engine *engine, struct sel_error *err)
+{
+    const struct sel_system *s = engine->system;
+    int r = 0;
+    for (uint32_t i = 0; i < s->task_count && r == 0; i++) {
+        struct sel_error own = {0};
+        char text[SEL_ERROR_TEXT_MAX + 128];
+        int done = prepare_task(engine, i, &own);
+        if (done == 0)
+            continue;
+        engine->codes[i].ops = NULL;
+        if (is_served(engine->options, s->tasks[i].queue)) {
+            r = done;
+            if (err)
+                *err = own;
+        } else {
+            sel_engine_log(engine, SEL_LOG_WARNING, "%s",
+                           sel_error_format(&own, text, sizeof(text)));
+        }
+    }
+    return r;
+}
+
 /* ---- life ---- */
 
 static int64_t unix_us(void *ctx)
@@ -428,9 +461,10 @@ int sel_engine_new(const struct sel_executor_options *options, const struct sel_
                    struct sel_engine **ret, struct sel_error *err)
 {
     const struct sel_system *system = options->system;
+    const struct sel_pos pos = flow ? flow->pos : (struct sel_pos){0};
     struct sel_engine *engine = SEL_NEW(struct sel_engine);
     if (!engine)
-        return sel_error_set(err, SEL_ENOMEM, flow->pos, "out of memory");
+        return sel_error_set(err, SEL_ENOMEM, pos, "out of memory");
     engine->options = options;
     engine->system = system;
     pthread_mutex_init(&engine->lock, NULL);
@@ -448,13 +482,13 @@ int sel_engine_new(const struct sel_executor_options *options, const struct sel_
     int cached = sel_engine_caches_init(engine);
     int r = cached == 0 && engine->codes && engine->storages && engine->failures
                 ? 0
-                : sel_error_set(err, SEL_ENOMEM, flow->pos, "out of memory");
+                : sel_error_set(err, SEL_ENOMEM, pos, "out of memory");
     if (r == 0)
         r = open_tracer(engine, err);
     if (r == 0) /* trace events tell what nodes failed with, as fallbacks do */
         engine->host.tracing = engine->keeps_failures = sel_tracer_is_on(engine->tracer);
     if (r == 0)
-        r = prepare_reachable(engine, flow, err);
+        r = flow ? prepare_reachable(engine, flow, err) : prepare_all(engine, err);
     if (r < 0) {
         sel_engine_free(engine);
         return r;

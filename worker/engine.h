@@ -51,8 +51,9 @@ struct sel_engine {
     struct sel_arena report_arena;      /* texts of the report */
 };
 
-/* `flow`: only what it can reach is prepared. `options` and its system outlive the engine.
- * Errors as sel_executor_new. */
+/* `flow`: only what it can reach is prepared. NULL: all tasks are, for bare runs; those of queues
+ * that options->queues does not name may lack code (codes[i].ops is NULL then). `options` and its
+ * system outlive the engine. Errors as sel_executor_new. */
 int sel_engine_new(const struct sel_executor_options *options, const struct sel_flow_def *flow,
                    struct sel_engine **ret, struct sel_error *err) SEL_WARN_UNUSED;
 struct sel_engine *sel_engine_free(struct sel_engine *engine); /* returns NULL */

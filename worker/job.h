@@ -13,6 +13,7 @@
 #include "worker/engine.h"
 #include "worker/loop.h"
 #include "worker/parents.h"
+#include "worker/run.h"
 
 struct sel_flow_run;
 
@@ -46,8 +47,6 @@ struct sel_work {
     int64_t due_us;
     uint64_t serial; /* equal times keep their order */
 };
-
-enum sel_job_outcome { SEL_JOB_DONE, SEL_JOB_FAILED, SEL_JOB_RETRY };
 
 struct sel_job {
     struct sel_work work; /* first */
