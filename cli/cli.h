@@ -50,9 +50,13 @@ struct sel_cli_command {
     int (*run)(const struct sel_cli *cli, const void *values);
 };
 
+extern const struct sel_cli_command sel_cli_cmd_drain;
 extern const struct sel_cli_command sel_cli_cmd_execute;
 extern const struct sel_cli_command sel_cli_cmd_inspect;
+extern const struct sel_cli_command sel_cli_cmd_queues;
+extern const struct sel_cli_command sel_cli_cmd_status;
 extern const struct sel_cli_command sel_cli_cmd_version;
+extern const struct sel_cli_command sel_cli_cmd_workers;
 
 /* Prints how the command (NULL: the program) is called and `Error: ...` on cli->err; returns
  * SEL_CLI_USAGE. */

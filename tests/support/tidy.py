@@ -37,7 +37,7 @@ FOREIGN = {
     r"lmdb\.h": {"storage/lmdb*", "storage/journal_lmdb.c", "cli/cmd_version.c"},
     r"(valijson|rapidjson)/": {"storage/schema*"},
     r"dlfcn\.h": {"worker/module.c"},
-    r"zmq\.h|czmq\.h": {"broker/loop.c", "worker/link.c", "client/link.c"},
+    r"zmq\.h|czmq\.h": {"broker/loop.c", "worker/link.c", "client/link.c", "client/query.c"},
 }
 # Tests and benchmarks look at libraries directly where they compare with them.
 FOREIGN_FREE = ("tests/", "perf/")
