@@ -6,6 +6,15 @@ static int noop(struct sel_task *task)
     return sel_result(task, "{s:i}", "n", (int64_t)1);
 }
 
+/* Sleeps for `us` microseconds; what else is in the arguments is ballast. */
+static int sleep_us(struct sel_task *task)
+{
+    int64_t us;
+    SEL_TRY(sel_arg_i64(task, "us", &us));
+    SEL_TRY(sel_sleep(task, (double)us / 1e6));
+    return sel_result(task, "{s:i}", "n", (int64_t)1);
+}
+
 /* A list of sel_task_args items. */
 static int many(struct sel_task *task)
 {
@@ -22,4 +31,4 @@ static int many(struct sel_task *task)
     return sel_result_value(task, value);
 }
 
-SEL_MODULE("bench", SEL_TASK("Noop", noop), SEL_FOREACH("many", many));
+SEL_MODULE("bench", SEL_TASK("Noop", noop), SEL_TASK("Sleep", sleep_us), SEL_FOREACH("many", many));

@@ -1,0 +1,76 @@
+/* perf/bench_fabric.h - processes and clusters for the benchmarks of the fabric.
+ *
+ * A stage is a folder of its own with the processes that were started in it. All are stopped by
+ * their ids and the folder is removed at the end of the stage, also when the benchmark dies: the
+ * kernel stops the children, and a guard process removes the folder. */
+#ifndef SEL_PERF_BENCH_FABRIC_H
+#define SEL_PERF_BENCH_FABRIC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/assert.h"
+
+#define SEL_STAGE_PROCESSES_MAX 8
+#define SEL_STAGE_PATH_MAX 512
+
+struct sel_stage_process {
+    pid_t pid; /* 0: none */
+    const char *name;
+};
+
+struct sel_stage {
+    char folder[SEL_STAGE_PATH_MAX / 2];
+    pid_t guard;
+    int guard_fd; /* closed: the guard cleans up */
+    struct sel_stage_process processes[SEL_STAGE_PROCESSES_MAX];
+    uint32_t log_count;
+};
+
+/* The folder is made below TMPDIR or /var/tmp, which is on a disk where /tmp may not be. */
+int sel_stage_open(struct sel_stage *stage) SEL_WARN_UNUSED;
+void sel_stage_close(struct sel_stage *stage);
+/* The path of `name` in its folder, in a buffer of SEL_STAGE_PATH_MAX. Returns out. */
+const char *sel_stage_path(const struct sel_stage *stage, const char *name, char *out);
+/* Starts argv[0], a path; `vars` ("NAME=value", NULL at the end, may be NULL) come on top of the
+ * environment. What it prints goes to a file of the folder, which sel_stage_show prints. */
+int sel_stage_start(struct sel_stage *stage, const char *const *argv, const char *const *vars,
+                    struct sel_stage_process **ret) SEL_WARN_UNUSED;
+/* SIGTERM, five seconds later SIGKILL; or `signal` at once if it is SIGKILL. Waits for its end. */
+void sel_stage_stop(struct sel_stage_process *process, int signal);
+bool sel_stage_is_alive(struct sel_stage_process *process);
+/* What the processes have printed, to standard error: for failures. */
+void sel_stage_show(const struct sel_stage *stage);
+/* Runs a program to its end; `out` gets what it prints, terminated. Its exit status, or < 0. */
+int sel_stage_run(struct sel_stage *stage, const char *const *argv, const char *const *vars,
+                  char *out, size_t out_size) SEL_WARN_UNUSED;
+/* The path of a program of ours, beside this one. Returns out, of SEL_STAGE_PATH_MAX. */
+const char *sel_stage_program(const char *name, char *out);
+
+/* ---- what /proc says of a process ---- */
+
+int sel_stage_anon_bytes(pid_t pid, double *ret) SEL_WARN_UNUSED; /* RssAnon */
+int sel_stage_cpu_ns(pid_t pid, int64_t *ret) SEL_WARN_UNUSED;    /* of all its threads */
+/* Nothing of the page cache is left of what lies in `folder`. */
+int sel_stage_drop_cache(const char *folder) SEL_WARN_UNUSED;
+
+/* ---- other systems ---- */
+
+struct sel_rival {
+    const char *name; /* as `perf/peers/peer.py --list` has it */
+    uint64_t count;   /* tasks; 0: as peer.py thinks fit */
+    uint32_t window;  /* the same */
+    /* of the yardstick alone, 0 otherwise: */
+    const char *transport;
+    uint32_t batch, record_bytes, reply_bytes, head_bytes;
+};
+
+struct sel_rival_result {
+    double per_s, p50_us, p99_us; /* NAN: not measured, or the system is not installed */
+};
+
+/* Runs it to its end. 0 also when it is not installed. */
+int sel_rival_measure(const struct sel_rival *rival, struct sel_rival_result *ret) SEL_WARN_UNUSED;
+
+#endif
