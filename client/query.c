@@ -60,7 +60,11 @@ int sel_client_query_open(const char *endpoint, struct sel_client_query **ret,
     }
     memcpy(query->endpoint, endpoint, n + 1);
     if (connect_socket(query) < 0) {
-        int r = zmq_failure(query, err);
+        bool is_text = zmq_errno() == EINVAL || zmq_errno() == EPROTONOSUPPORT;
+        int r = is_text ? sel_error_set(err, -EINVAL, (struct sel_pos){0},
+                                        "'%s' is no endpoint; write tcp://HOST:PORT or ipc://PATH",
+                                        endpoint)
+                        : zmq_failure(query, err);
         (void)sel_client_query_close(query);
         return r;
     }
