@@ -406,6 +406,7 @@ static void test_what_the_broker_has_no_room_for_comes_again_after_a_pause(void 
     broker_end_settle_all(&w->end);
     say(w);
     assert_int_equal(w->settled_count, 2); /* 2 does not wait for it */
+    pump(w);
     w->now_us += 10000;
     pump(w);
     assert_true(sel_producer_due_us(w->producer) - w->now_us >= 190000);
