@@ -49,6 +49,8 @@ struct sel_co {
     void *user;
     const char *name;
     struct sel_co *next_free;
+    uint32_t mark;
+    uint8_t *pulse; /* or NULL */
 #ifdef SANITIZED
     bool has_ended;
 #endif
@@ -85,7 +87,8 @@ struct sel_co_pool {
 /* What belongs to a thread by nature: which coroutine it runs, and its signal stack. */
 static _Thread_local struct {
     struct sel_co *current;
-    uint32_t guards; /* nested sel_co_guard_install */
+    uint32_t *mark_place; /* NULL: none */
+    uint32_t guards;      /* nested sel_co_guard_install */
     void *signal_stack;
     stack_t previous_stack;
 } thread;
@@ -361,6 +364,18 @@ static void retire(struct sel_co *co)
     free_object(co);
 }
 
+/* Read by another process, so that it must not stay in a register. */
+static SEL_INLINE void show_mark(uint32_t mark)
+{
+    if (thread.mark_place)
+        __atomic_store_n(thread.mark_place, mark, __ATOMIC_RELAXED);
+}
+
+static SEL_INLINE void beat_pulse(uint8_t *pulse)
+{
+    __atomic_store_n(pulse, (uint8_t)((*pulse + 2) | 1), __ATOMIC_RELAXED);
+}
+
 /* Nothing is left to do after the switch, which so becomes a jump, and the jump back goes straight
  * to our caller. A `ret` here would be predicted wrong each time, for the processor would expect it
  * where the coroutine called: that alone costs as much as the rest of the switch. */
@@ -369,6 +384,9 @@ bool sel_co_resume(struct sel_co *co)
     SEL_ASSERT(!thread.current);
     SEL_ASSERT(co->stack);
     thread.current = co;
+    show_mark(co->mark);
+    if (co->pulse)
+        beat_pulse(co->pulse);
 #ifndef SANITIZED
     return sel_co_switch(&co->resumer_sp, co->sp, false);
 #else
@@ -386,6 +404,7 @@ void sel_co_suspend(void)
     struct sel_co *co = thread.current;
     SEL_ASSERT(co);
     thread.current = NULL;
+    show_mark(0);
     before_suspend(co);
     (void)sel_co_switch(&co->sp, co->resumer_sp, false);
     after_suspend(co);
@@ -401,6 +420,7 @@ void sel_co_main(struct sel_co *co)
     after_suspend(co);
     co->fn(co->arg);
     thread.current = NULL;
+    show_mark(0);
     void *resumer_sp = co->resumer_sp, *nowhere;
 #ifndef SANITIZED
     retire(co); /* still stands on that stack: nobody else takes it before the switch */
@@ -415,6 +435,28 @@ void sel_co_main(struct sel_co *co)
 struct sel_co *sel_co_current(void)
 {
     return thread.current;
+}
+
+/* ---- marks ---- */
+
+void sel_co_set_mark_place(uint32_t *place)
+{
+    thread.mark_place = place;
+}
+
+uint32_t *sel_co_mark_place(void)
+{
+    return thread.mark_place;
+}
+
+void sel_co_set_mark(uint32_t mark, uint8_t *pulse)
+{
+    SEL_ASSERT(mark < SEL_CO_MARK_FAULT && thread.current);
+    thread.current->mark = mark;
+    thread.current->pulse = pulse;
+    show_mark(mark);
+    if (pulse)
+        beat_pulse(pulse);
 }
 
 /* ---- stack overflow ---- */
@@ -467,7 +509,10 @@ static void on_fault(int number, siginfo_t *info, void *context)
 {
     (void)context;
     const struct sel_co *co = thread.current;
-    if (co && is_in_guard(co->pool, info->si_addr))
+    bool is_overflow = co && is_in_guard(co->pool, info->si_addr);
+    if (thread.mark_place)
+        *thread.mark_place |= is_overflow ? SEL_CO_MARK_OVERFLOW : SEL_CO_MARK_FAULT;
+    if (is_overflow)
         die_of_overflow(co);
     /* Not ours: put back what was there and return, so that the fault repeats and meets it. */
     (void)sigaction(number, number == SIGSEGV ? &previous_segv : &previous_bus, NULL);

@@ -83,4 +83,16 @@ void sel_co_guard_remove(void);
 /* `name` is borrowed until the coroutine ends or another is set ("task 'WordCount' (id)"). */
 void sel_co_set_name(struct sel_co *co, const char *name);
 
+/* ---- marks: who was at work when the process died ----
+ * A thread may have a place, in memory that outlives the process, in which the mark of the
+ * coroutine that it runs stands; 0: none runs, or it has none. Costs a store a switch. */
+#define SEL_CO_MARK_OVERFLOW (UINT32_C(1) << 31) /* set beside the mark: its stack overflowed, */
+#define SEL_CO_MARK_FAULT (UINT32_C(1) << 30)    /* or a fatal signal was this thread's own */
+/* Of this thread; NULL: none. */
+void sel_co_set_mark_place(uint32_t *place);
+uint32_t *sel_co_mark_place(void);
+/* The mark of the running coroutine from now on, less than SEL_CO_MARK_FAULT; 0: none. `pulse`
+ * (NULL: none) is not 0 and changes each time it goes on; other threads may read it. */
+void sel_co_set_mark(uint32_t mark, uint8_t *pulse);
+
 #endif

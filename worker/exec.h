@@ -46,6 +46,9 @@ struct sel_task_host {
                      struct sel_str *ret, struct sel_error *err);
     int (*cache_add)(void *ctx, uint32_t index, struct sel_str run_id, struct sel_str value,
                      struct sel_error *err);
+    /* Called before and after the code of a blocking task, on the thread of the pool. May be NULL.
+     */
+    void (*on_pool)(void *ctx, const struct sel_task_env *env, bool begins);
 };
 
 /* One execution of a task, or one call of a user function (then `task` is NULL). Filled by the

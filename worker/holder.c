@@ -305,21 +305,27 @@ static int put_end(struct sel_holder *h, struct sel_held_task *task,
     return r;
 }
 
+static void owe_end(struct sel_holder *h, struct sel_held_task *task, uint8_t type, uint32_t code,
+                    const char *error_class)
+{
+    task->end_class = error_class;
+    enter_ended(h, task, type, code, 0);
+}
+
 int sel_holder_end(struct sel_holder *h, struct sel_held_task *task, uint32_t code,
                    int64_t countdown_us, struct sel_str payload)
 {
     SEL_ASSERT(task->state == SEL_HELD_RUNNING);
-    bool is_cancelled = code == SEL_OUTCOME_CANCELLED;
-    struct sel_wire_item item = end_of(task, is_cancelled ? SEL_RECORD_CANCELLED : SEL_RECORD_DONE,
-                                       is_cancelled ? 0 : code);
-    if (!is_cancelled)
-        item.payload = payload;
+    if (code == SEL_OUTCOME_CANCELLED) {
+        owe_end(h, task, SEL_RECORD_CANCELLED, 0, NULL);
+        return 0;
+    }
+    struct sel_wire_item item = end_of(task, SEL_RECORD_DONE, code);
+    item.payload = payload;
     if (code == SEL_OUTCOME_RETRY && countdown_us > 0)
         item.countdown_us = (uint64_t)countdown_us;
     int r = put_end(h, task, &item);
-    if (r == 0 && is_cancelled)
-        h->stats.cancelled++;
-    else if (r == 0)
+    if (r == 0)
         h->stats.done++;
     return r;
 }
@@ -330,10 +336,11 @@ int sel_holder_return(struct sel_holder *h, struct sel_held_task *task, uint32_t
     SEL_ASSERT(task->state != SEL_HELD_ENDED);
     struct sel_wire_item item = end_of(task, SEL_RECORD_RETURN, code);
     item.payload = cut(text, SEL_HOLDER_TEXT_MAX);
-    int r = put_end(h, task, &item);
-    if (r == 0)
+    if (put_end(h, task, &item) == 0)
         h->stats.returned++;
-    return r;
+    else
+        owe_end(h, task, SEL_RECORD_RETURN, code, NULL);
+    return 0;
 }
 
 /* ---- ends that the holder itself decides; they wait for room here ---- */
@@ -357,13 +364,6 @@ static const char *failure_text(const char *error_class)
     return strcmp(error_class, "ProtocolError") == 0
                ? "the task's record cannot be read by the worker"
                : "the broker did not take the end of the task";
-}
-
-static void owe_end(struct sel_holder *h, struct sel_held_task *task, uint8_t type, uint32_t code,
-                    const char *error_class)
-{
-    task->end_class = error_class;
-    enter_ended(h, task, type, code, 0);
 }
 
 /* The DONE of a task that came again, from the copy that is kept for the broker. 0; SEL_ELIMIT or

@@ -66,14 +66,16 @@ struct sel_holder *sel_holder_free(struct sel_holder *holder); /* returns NULL *
 /* The next task to begin, oldest first, now SEL_HELD_RUNNING; NULL: none. */
 struct sel_held_task *sel_holder_begin(struct sel_holder *holder);
 /* It ended: DONE (code and payload; countdown_us with SEL_OUTCOME_RETRY), or CANCELLED with
- * SEL_OUTCOME_CANCELLED. 0; SEL_ELIMIT: no room for the record now, call again later with the same;
- * SEL_ERANGE: the payload is over the broker's limit: end it with a failure instead; SEL_ENOMEM. */
+ * SEL_OUTCOME_CANCELLED, which always finds room. 0; SEL_ELIMIT: no room for the record now, call
+ * again later with the same; SEL_ERANGE: the payload is over the broker's limit: end it with a
+ * failure instead; SEL_ENOMEM. */
 int sel_holder_end(struct sel_holder *holder, struct sel_held_task *task, uint32_t code,
                    int64_t countdown_us, struct sel_str payload) SEL_WARN_UNUSED;
 /* It cannot be done here: RETURN with enum sel_wire_return; `text` says more to people (at most
- * SEL_HOLDER_TEXT_MAX bytes of it). The task waits or runs. As sel_holder_end. */
+ * SEL_HOLDER_TEXT_MAX bytes of it; nothing if there is no room now). The task waits or runs.
+ * Always 0. */
 int sel_holder_return(struct sel_holder *holder, struct sel_held_task *task, uint32_t code,
-                      struct sel_str text) SEL_WARN_UNUSED;
+                      struct sel_str text);
 /* No new tasks from now on: WANT 0 for all queues, RETURN for all that wait. */
 void sel_holder_drain(struct sel_holder *holder);
 /* Drained, nothing runs, every end is settled: GOODBYE may be said. */

@@ -361,6 +361,21 @@ static int64_t mono_us(void)
 
 /* ---- running ---- */
 
+/* Arguments come from producers, who may send anything. */
+static void fail_to_begin(struct sel_run *run)
+{
+    struct sel_value args;
+    struct sel_error err = {0};
+    int r = run->args.n ? sel_value_decode(run->arena, run->args.p, run->args.n, false, &args, &err)
+                        : SEL_ENOMEM;
+    if (r == SEL_EFORMAT || r == SEL_ELIMIT) {
+        fail(run, "ArgumentError", err.text);
+        run->result.outcome = SEL_EXEC_FATAL;
+    } else {
+        fail(run, "MemoryError", "there is no memory for the task");
+    }
+}
+
 static void run_code(struct sel_run *run)
 {
     const struct sel_engine_code *code = &run->engine->codes[run->task_index];
@@ -375,7 +390,7 @@ static void run_code(struct sel_run *run)
                                      .parents = run->parents};
     struct sel_task *task = sel_task_new(run->arena, &run->env);
     if (!task) {
-        fail(run, "MemoryError", "there is no memory for the task");
+        fail_to_begin(run);
         return;
     }
     int64_t begin_us = run->is_timed ? mono_us() : 0;

@@ -36,6 +36,7 @@ struct sel_run {
     struct sel_str args; /* encoded */
     struct sel_parents *parents;
     uint32_t retried_count;
+    void *user;        /* the caller's */
     bool is_cancelled; /* before it began */
     bool may_return;   /* a cancelled run is SEL_JOB_RETURNED and no failure */
     bool looks_first;  /* an earlier delivery may have stored a result: it is taken */

@@ -49,7 +49,12 @@ static void run_blocking(void *arg)
         sel_task_take_result(call->task, code, call->ret);
         return;
     }
+    const struct sel_task_env *env = call->task->env;
+    if (env->host && env->host->on_pool)
+        env->host->on_pool(env->host->ctx, env, true);
     run_here(call);
+    if (env->host && env->host->on_pool)
+        env->host->on_pool(env->host->ctx, env, false);
 }
 
 /* A full pool is back-pressure and no failure: the task waits for its turn. */
