@@ -284,8 +284,7 @@ static void beat_turn(struct sel_run *run, void *p)
     while ((frame = sel_net_take(run, &worker->beat_link)))
         sel_frame_free(frame);
     for (uint32_t i = 0; i < worker->member_count; i++)
-        if (run->options.cheat != SEL_CHEAT_MUTE)
-            beat(run, worker, &worker->members[i]);
+        beat(run, worker, &worker->members[i]);
     sel_actor_wake(&worker->beat_actor, run->world.now_us + run->scenario.beat_us);
 }
 
