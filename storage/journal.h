@@ -83,6 +83,12 @@ struct sel_journal_lmdb_options {
 int sel_journal_lmdb_open(const struct sel_journal_lmdb_options *options, struct sel_journal **ret,
                           struct sel_error *err) SEL_WARN_UNUSED;
 
+/* Writes the folder's data anew, without the free pages in it, and puts it in place of the old
+ * at once; nobody else may have it open. The sizes of the file in bytes are set on success. Codes
+ * as open. */
+int sel_journal_lmdb_compact(const char *path, uint64_t *ret_before, uint64_t *ret_after,
+                             struct sel_error *err) SEL_WARN_UNUSED;
+
 /* ---- memory, with faults ---- */
 
 /* The medium; outlives the journals that are opened on it. Every append and drop is a write, which

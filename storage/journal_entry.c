@@ -9,7 +9,15 @@
 
 #define MAGIC UINT32_C(0x314a4c53) /* "SLJ1" */
 
-enum { AT_MAGIC = 0, AT_CRC = 4, AT_SEQ = 8, AT_LENGTH = 16, AT_PREV = 20, AT_FLAGS = 24 };
+enum {
+    AT_MAGIC = 0,
+    AT_CRC = 4,
+    AT_SEQ = 8,
+    AT_LENGTH = 16,
+    AT_PREV = 20,
+    AT_FLAGS = 24,
+    AT_HEAD = 28
+};
 
 static uint32_t get32(const uint8_t *p)
 {
@@ -26,7 +34,7 @@ static void put32(uint8_t *p, uint32_t v)
 
 static uint32_t checksum(const uint8_t head[SEL_JOURNAL_HEAD_SIZE], struct sel_str batch)
 {
-    uint32_t crc = sel_crc32c(0, head + AT_SEQ, SEL_JOURNAL_HEAD_SIZE - AT_SEQ);
+    uint32_t crc = sel_crc32c(0, head + AT_SEQ, AT_HEAD - AT_SEQ);
     return sel_crc32c(crc, batch.p, batch.n);
 }
 
@@ -44,6 +52,7 @@ void sel_journal_entry_head(uint8_t head[SEL_JOURNAL_HEAD_SIZE], struct sel_jour
     link->seq++;
     link->crc = checksum(head, batch);
     put32(head + AT_CRC, link->crc);
+    put32(head + AT_HEAD, sel_crc32c(0, head, AT_HEAD));
 }
 
 int sel_journal_entry_parse(const uint8_t *p, size_t n, struct sel_journal_entry *ret)
@@ -51,7 +60,8 @@ int sel_journal_entry_parse(const uint8_t *p, size_t n, struct sel_journal_entry
     if (n < SEL_JOURNAL_HEAD_SIZE)
         return SEL_ERANGE;
     uint32_t length = get32(p + AT_LENGTH);
-    if (get32(p + AT_MAGIC) != MAGIC || length == 0 || length > SEL_JOURNAL_BATCH_MAX)
+    if (get32(p + AT_MAGIC) != MAGIC || get32(p + AT_HEAD) != sel_crc32c(0, p, AT_HEAD) ||
+        length == 0 || length > SEL_JOURNAL_BATCH_MAX)
         return SEL_EFORMAT;
     if (length > n - SEL_JOURNAL_HEAD_SIZE)
         return SEL_ERANGE;
