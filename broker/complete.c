@@ -1,0 +1,245 @@
+/* What workers say: DONE, RETURN, CANCELLED, WANT. Ends are always taken: they make room. */
+#include "broker/internal.h"
+
+/* The task that a record of a worker is about; SEL_NONE: it is known no more. The handle is a hint
+ * of this broker's life; a worker may still have one of the life before. */
+static uint32_t task_of(const struct sel_broker *b, const struct sel_wire_item *item)
+{
+    uint32_t i = (uint32_t)item->handle;
+    if (i >> SEL_TASK_CHUNK_BITS < b->tasks.chunk_count) {
+        const struct sel_task_entry *task = sel_broker_task_at(b, i);
+        if (task->state != SEL_TASK_FREE && sel_id_eq(task->id, item->id))
+            return i;
+    }
+    return sel_broker_task_find(b, item->id);
+}
+
+/* Another worker has it than the one that ended it: that one may stop. */
+static void call_off(struct sel_broker *b, struct sel_broker_session *s, uint32_t i)
+{
+    const struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->state != SEL_TASK_DELIVERED || task->holder == s->slot)
+        return;
+    const struct sel_wire_item cancel = {
+        .type = SEL_RECORD_CANCEL,
+        .id = task->id,
+        .priority = SEL_WIRE_PRIORITY,
+        .handle = task->sequence << 32 | i,
+        .delivery = task->delivery,
+    };
+    /* If there is no room it runs to its end, which will not count. */
+    (void)sel_broker_session_say(b, b->sessions[task->holder], &cancel, SEL_NONE);
+}
+
+static uint16_t code_of(const struct sel_wire_item *item)
+{
+    switch (item->code) {
+    case SEL_OUTCOME_SUCCESS:
+        return SEL_OUTCOME_SUCCESS;
+    case SEL_OUTCOME_RETRY: /* is not wanted any more, so it is not tried again */
+        return SEL_OUTCOME_CANCELLED;
+    default:
+        return SEL_OUTCOME_FAILURE;
+    }
+}
+
+/* Only its id and its end are known: if its SUBMIT comes again, this is its result. */
+static void keep_orphan_end(struct sel_broker *b, struct sel_broker_session *s,
+                            const struct sel_wire_item *item)
+{
+    uint32_t i = sel_broker_task_add(b, item->id);
+    if (i == SEL_NONE)
+        return; /* then it runs again */
+    sel_broker_task_at(b, i)->try_count = item->try_count;
+    if (sel_broker_queue_get(b, SEL_STR("")) == SEL_NONE ||
+        sel_broker_task_end(b, i, code_of(item), item->payload) < 0) {
+        sel_broker_task_remove(b, i);
+        sel_broker_session_fail(b, s);
+        return;
+    }
+    sel_broker_task_at(b, i)->flags |= SEL_TASK_NO_RECORD;
+}
+
+/* The try is over and the next one is due. */
+static int retry(struct sel_broker *b, uint32_t i, uint64_t countdown_us)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    int64_t most = INT64_MAX / 4;
+    int64_t wait = countdown_us > (uint64_t)most ? most : (int64_t)countdown_us;
+    if (!sel_broker_timer_reserve(b))
+        return SEL_ENOMEM;
+    if (task->level > SEL_LEVEL_MEMORY) {
+        struct sel_mutation m = {
+            .type = SEL_MUTATION_RETRY,
+            .level = task->level,
+            .id = task->id,
+            .sequence = task->sequence,
+            .unix_us = b->now.unix_us + wait,
+            .try_count = (uint16_t)(task->try_count + 1),
+            .lost = task->lost,
+            .suspected = task->suspected,
+        };
+        int r = sel_broker_log_put(b, &m, task->level, NULL);
+        if (r < 0)
+            return r;
+    }
+    if (task->state == SEL_TASK_DELIVERED)
+        sel_broker_task_detach(b, i);
+    else if (task->state == SEL_TASK_QUEUED)
+        sel_broker_queue_remove(b, i);
+    else if (task->state == SEL_TASK_WAITING)
+        sel_broker_timer_remove(b, i);
+    task->try_count++;
+    task->delivery = 0;
+    b->stats.retried++;
+    return sel_broker_timer_add(b, i, b->now.mono_us + wait) ? 0 : SEL_ENOMEM; /* has room */
+}
+
+/* The batch of which the end of this task is part, or that of what is being written now. */
+static uint64_t batch_of_end(const struct sel_broker *b, const struct sel_task_entry *task)
+{
+    if (task->level == SEL_LEVEL_MEMORY || !b->log.is_on)
+        return 0;
+    return task->state == SEL_TASK_ENDED ? task->log_seq : b->log.open ? b->log.open->seq : 0;
+}
+
+uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
+                            const struct sel_wire_item *item, uint64_t number)
+{
+    (void)number;
+    uint32_t i = task_of(b, item);
+    if (i == SEL_NONE) {
+        if (b->is_recovering && item->code != SEL_OUTCOME_RETRY)
+            keep_orphan_end(b, s, item);
+        return 0; /* else it was dropped long ago */
+    }
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->state == SEL_TASK_ENDED || task->state == SEL_TASK_ALIAS)
+        return batch_of_end(b, task); /* the first end counts */
+    bool is_current = item->try_count == task->try_count || task->flags & SEL_TASK_NO_RECORD;
+    if (!is_current && item->code != SEL_OUTCOME_SUCCESS)
+        return 0; /* of a try that was given up */
+    int r;
+    s->finished++;
+    if (item->code == SEL_OUTCOME_RETRY && !(task->flags & SEL_TASK_CANCELLED)) {
+        if (task->flags & SEL_TASK_NO_RECORD) {
+            if (task->state == SEL_TASK_DELIVERED)
+                sel_broker_task_detach(b, i);
+            sel_broker_task_lose_orphan(b, i); /* nobody could try it again */
+            return 0;
+        }
+        r = retry(b, i, item->countdown_us);
+    } else {
+        bool is_orphan = task->flags & SEL_TASK_NO_RECORD || task->state == SEL_TASK_ORPHAN;
+        call_off(b, s, i);
+        task->try_count = item->try_count;
+        if (is_orphan && sel_broker_queue_get(b, SEL_STR("")) == SEL_NONE)
+            r = SEL_ENOMEM;
+        else
+            r = sel_broker_task_end(b, i, code_of(item), item->payload);
+        if (r == 0 && is_orphan)
+            task->flags |= SEL_TASK_NO_RECORD;
+    }
+    if (r < 0) {
+        sel_broker_session_fail(b, s); /* not settled: said again in the next session */
+        return 0;
+    }
+    return batch_of_end(b, task);
+}
+
+static bool is_held_by(const struct sel_broker *b, uint32_t i, const struct sel_broker_session *s)
+{
+    return i != SEL_NONE && sel_broker_task_at(b, i)->state == SEL_TASK_DELIVERED &&
+           sel_broker_task_at(b, i)->holder == s->slot;
+}
+
+/* No worker knew it for a while: it fails, with what the last one said. */
+static void returned_unknown(struct sel_broker *b, struct sel_broker_session *s, uint32_t i,
+                             const struct sel_wire_item *item)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    struct sel_str fields, payload;
+    if (sel_broker_task_get_blob(b, i, &fields, &payload) < 0) {
+        sel_broker_task_put_back(b, i);
+        return;
+    }
+    struct sel_str name = sel_broker_task_name(fields);
+    sel_broker_session_note_unknown(s, name);
+    if (!(task->flags & SEL_TASK_UNKNOWN))
+        task->unknown_since_ms = (uint32_t)(b->now.mono_us / 1000);
+    task->flags |= SEL_TASK_UNKNOWN;
+    if (sel_broker_task_unknown_us(b, task) >= b->options.unknown_task_us &&
+        sel_broker_task_fail(b, i, "UnknownTask", "no worker knows the task '%.*s'%s%.*s",
+                             SEL_STR_ARG(name), item->payload.n ? ": " : "",
+                             SEL_STR_ARG(item->payload)) == 0)
+        return;
+    sel_broker_task_wait_for_another(b, i);
+}
+
+uint64_t sel_broker_on_return(struct sel_broker *b, struct sel_broker_session *s,
+                              const struct sel_wire_item *item, uint64_t number)
+{
+    (void)number;
+    uint32_t i = task_of(b, item);
+    if (!is_held_by(b, i, s))
+        return 0;
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    sel_broker_task_detach(b, i);
+    if (item->code == SEL_RETURN_UNKNOWN_TASK && !(task->flags & SEL_TASK_NO_RECORD)) {
+        task->delivery++;
+        returned_unknown(b, s, i, item);
+    } else if (item->code == SEL_RETURN_NO_RESOURCES) {
+        task->delivery++;
+        sel_broker_task_wait_for_another(b, i); /* not to the same worker at once */
+    } else {
+        sel_broker_task_put_back(b, i);
+    }
+    return 0;
+}
+
+uint64_t sel_broker_on_cancelled(struct sel_broker *b, struct sel_broker_session *s,
+                                 const struct sel_wire_item *item, uint64_t number)
+{
+    (void)number;
+    uint32_t i = task_of(b, item);
+    if (!is_held_by(b, i, s))
+        return 0;
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (!(task->flags & SEL_TASK_CANCELLED)) {
+        sel_broker_task_detach(b, i); /* nobody asked for that: somebody else may run it */
+        sel_broker_task_put_back(b, i);
+        return 0;
+    }
+    if (sel_broker_task_end(b, i, SEL_OUTCOME_CANCELLED, (struct sel_str){NULL, 0}) < 0) {
+        sel_broker_session_fail(b, s);
+        return 0;
+    }
+    return batch_of_end(b, task);
+}
+
+uint64_t sel_broker_on_want(struct sel_broker *b, struct sel_broker_session *s,
+                            const struct sel_wire_item *item, uint64_t number)
+{
+    uint32_t queue = item->queue < s->queue_cap && s->queues[item->queue]
+                         ? s->queues[item->queue] - 1u
+                         : SEL_NONE;
+    if (queue == SEL_NONE) {
+        const struct sel_wire_error e = {.code = SEL_CODE_UNKNOWN_QUEUE,
+                                         .text = SEL_STR("no queue was named for this number"),
+                                         .at = number};
+        sel_broker_error(b, s->connection, &e);
+        return 0;
+    }
+    bool has = sel_broker_queue_set_has(&s->serves, queue), wants = item->code != 0;
+    if (wants && !has) {
+        if (!sel_broker_queue_set_add(&s->serves, queue)) {
+            sel_broker_session_fail(b, s);
+            return 0;
+        }
+        b->queues[queue].workers++;
+    } else if (!wants && has) {
+        sel_broker_queue_set_remove(&s->serves, queue);
+        b->queues[queue].workers--;
+    }
+    return 0;
+}

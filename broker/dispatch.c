@@ -1,0 +1,279 @@
+/* Who gets which task, and what becomes of it when they lose it. */
+#include <inttypes.h>
+
+#include "broker/internal.h"
+#include "core/mem.h"
+
+#define CHUNK 64u         /* tasks to one worker before it is the next one's turn */
+#define SUSPECTED_ALONE 2 /* after so many deaths around it a task is delivered alone */
+#define UNKNOWN_RETRY_US 250000
+#define EMPTYING_US_MAX 60000000 /* a worker is kept empty for a suspect so long at most */
+
+/* ---- with a worker, and not any more ---- */
+
+void sel_broker_task_attach(struct sel_broker *b, uint32_t i, struct sel_broker_session *s)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    task->holder = s->slot;
+    task->prev = SEL_NONE;
+    task->next = s->task_first;
+    if (s->task_first != SEL_NONE)
+        sel_broker_task_at(b, s->task_first)->prev = i;
+    s->task_first = i;
+    s->in_flight++;
+    sel_broker_task_set_state(b, i, SEL_TASK_DELIVERED);
+}
+
+void sel_broker_task_detach(struct sel_broker *b, uint32_t i)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    SEL_ASSERT(task->state == SEL_TASK_DELIVERED);
+    struct sel_broker_session *s = b->sessions[task->holder];
+    if (task->prev == SEL_NONE)
+        s->task_first = task->next;
+    else
+        sel_broker_task_at(b, task->prev)->next = task->next;
+    if (task->next != SEL_NONE)
+        sel_broker_task_at(b, task->next)->prev = task->prev;
+    task->next = task->prev = SEL_NONE;
+    task->holder = SEL_NONE;
+    sel_broker_task_set_state(b, i, SEL_TASK_HELD); /* in no list; the caller knows where it goes */
+    if (--s->in_flight == 0)
+        s->is_alone = false;
+}
+
+/* ---- back to the queue ---- */
+
+/* A task of which only a claim was known, and nobody claims it any more. */
+static void lose_orphan(struct sel_broker *b, uint32_t i)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    struct sel_broker_session *s = sel_broker_session_at(b, task->watcher, task->watcher_serial);
+    if (s)
+        sel_broker_session_refuse(
+            b, s, task->id, 0, SEL_CODE_UNKNOWN_TASK,
+            "the broker does not know this task: it was lost with its memory");
+    sel_broker_task_forget(b, i);
+}
+
+void sel_broker_task_lose_orphan(struct sel_broker *b, uint32_t i)
+{
+    lose_orphan(b, i);
+}
+
+void sel_broker_task_put_back(struct sel_broker *b, uint32_t i)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->flags & SEL_TASK_NO_RECORD) {
+        lose_orphan(b, i);
+        return;
+    }
+    if (task->flags & SEL_TASK_CANCELLED &&
+        sel_broker_task_end(b, i, SEL_OUTCOME_CANCELLED, (struct sel_str){NULL, 0}) == 0)
+        return;
+    b->stats.put_back++;
+    if (task->lost >= b->options.poison_max) {
+        struct sel_str fields, payload, name = {NULL, 0};
+        if (sel_broker_task_get_blob(b, i, &fields, &payload) == 0)
+            name = sel_broker_task_name(fields);
+        if (sel_broker_task_fail(b, i, "WorkerLost", "task '%.*s' was running when %u workers died",
+                                 SEL_STR_ARG(name), task->lost) == 0)
+            return;
+    }
+    task->delivery++;
+    task->flags &= (uint8_t)~SEL_TASK_UNKNOWN;
+    sel_broker_queue_push(b, i);
+}
+
+/* ---- names that a worker does not know ---- */
+
+static uint64_t name_hash(struct sel_str name)
+{
+    return sel_hash_bytes(name.p, name.n, 0) | 1;
+}
+
+static bool is_unknown_to(const struct sel_broker_session *s, uint64_t hash)
+{
+    for (uint32_t i = 0; i < s->unknown_count; i++) {
+        if (s->unknown[i] == hash)
+            return true;
+    }
+    return false;
+}
+
+void sel_broker_session_note_unknown(struct sel_broker_session *s, struct sel_str name)
+{
+    uint64_t hash = name_hash(name);
+    if (is_unknown_to(s, hash))
+        return;
+    if (!s->unknown) {
+        s->unknown = sel_mem_alloc(SEL_UNKNOWN_NAMES_MAX * sizeof(*s->unknown));
+        if (!s->unknown)
+            return; /* it will be asked again */
+    }
+    /* The oldest goes: asked once more, it says so again. */
+    if (s->unknown_count == SEL_UNKNOWN_NAMES_MAX)
+        memmove(s->unknown, s->unknown + 1, --s->unknown_count * sizeof(*s->unknown));
+    s->unknown[s->unknown_count++] = hash;
+}
+
+int64_t sel_broker_task_unknown_us(const struct sel_broker *b, const struct sel_task_entry *task)
+{
+    uint32_t now_ms = (uint32_t)(b->now.mono_us / 1000);
+    return (int64_t)(now_ms - task->unknown_since_ms) * 1000;
+}
+
+void sel_broker_task_wait_for_another(struct sel_broker *b, uint32_t i)
+{
+    if (!sel_broker_timer_add(b, i, b->now.mono_us + UNKNOWN_RETRY_US))
+        sel_broker_queue_push(b, i);
+}
+
+/* ---- delivering ---- */
+
+static bool is_suspect(const struct sel_task_entry *task)
+{
+    return task->suspected >= SUSPECTED_ALONE;
+}
+
+/* The worker that gets nothing until it is empty and a suspect comes along; NULL: none. */
+static struct sel_broker_session *emptying(const struct sel_broker *b)
+{
+    if (b->now.mono_us >= b->emptying_until_us)
+        return NULL;
+    return sel_broker_session_at(b, b->emptying_slot, b->emptying_serial);
+}
+
+/* Whether the worker can have this one now. */
+static bool suits(struct sel_broker *b, struct sel_broker_session *s, uint32_t i)
+{
+    const struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (is_suspect(task)) {
+        if (s->in_flight && !emptying(b)) {
+            b->emptying_slot = s->slot;
+            b->emptying_serial = s->serial;
+            b->emptying_until_us = b->now.mono_us + EMPTYING_US_MAX;
+        }
+        return s->in_flight == 0;
+    }
+    /* Asked for the last time, the worker says once more what it knows instead. */
+    if (!(task->flags & SEL_TASK_UNKNOWN) ||
+        sel_broker_task_unknown_us(b, task) >= b->options.unknown_task_us)
+        return true;
+    struct sel_str fields, payload;
+    return sel_broker_task_get_blob(b, i, &fields, &payload) == 0 &&
+           !is_unknown_to(s, name_hash(sel_broker_task_name(fields)));
+}
+
+static int tell_queue(struct sel_broker *b, struct sel_broker_session *s, uint32_t queue)
+{
+    if (sel_broker_queue_set_has(&s->told, queue))
+        return 0;
+    const struct sel_wire_item item = {
+        .type = SEL_RECORD_QUEUE,
+        .queue = (uint16_t)(queue + 1),
+        .priority = SEL_WIRE_PRIORITY,
+        .payload = b->queues[queue].name,
+    };
+    int r = sel_broker_queue_set_add(&s->told, queue) ? 0 : SEL_ENOMEM;
+    if (r == 0 && (r = sel_broker_session_say(b, s, &item, SEL_NONE)) < 0)
+        sel_broker_queue_set_remove(&s->told, queue);
+    return r;
+}
+
+static uint64_t handle_of(uint32_t i, const struct sel_task_entry *task)
+{
+    return task->sequence << 32 | i;
+}
+
+/* 0, or why not now. */
+static int give(struct sel_broker *b, struct sel_broker_session *s, uint32_t i)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    struct sel_str fields, payload;
+    int r = tell_queue(b, s, task->queue);
+    if (r == 0)
+        r = sel_broker_task_get_blob(b, i, &fields, &payload);
+    if (r < 0)
+        return r;
+    const struct sel_wire_item item = {
+        .type = SEL_RECORD_TASK,
+        .id = task->id,
+        .queue = (uint16_t)(task->queue + 1),
+        .priority = task->priority,
+        .level = task->level,
+        .handle = handle_of(i, task),
+        .try_count = task->try_count,
+        .delivery = task->delivery,
+        .fields = fields,
+        .payload = payload,
+    };
+    r = sel_broker_session_say(b, s, &item, SEL_NONE);
+    if (r < 0)
+        return r;
+    sel_broker_queue_remove(b, i);
+    if (!(task->flags & SEL_TASK_STARTED)) {
+        sel_histogram_add(&b->stats.queue_us, b->now.mono_us - task->at_us);
+        b->stats.started++;
+    }
+    task->flags |= SEL_TASK_STARTED;
+    s->is_alone = is_suspect(task);
+    if (s->is_alone)
+        b->emptying_until_us = 0;
+    sel_broker_task_attach(b, i, s);
+    return 0;
+}
+
+static bool can_take(const struct sel_broker *b, const struct sel_broker_session *s)
+{
+    return s->is_connected && !s->must_welcome && !s->is_draining && !s->is_stalled &&
+           !s->is_alone && !s->is_failed && s->in_flight < s->window &&
+           s->ready_batch <= b->log.committed;
+}
+
+/* Up to CHUNK tasks for one worker, in turns from the queues that it serves. Whether it may be
+ * asked again. */
+static bool serve(struct sel_broker *b, struct sel_broker_session *s, uint32_t *given)
+{
+    uint32_t unsuitable = 0;
+    for (uint32_t n = 0; n < CHUNK && can_take(b, s) && unsuitable < CHUNK;) {
+        uint32_t queue = sel_broker_queue_set_next(&b->ready_queues, &s->serves, s->rotor);
+        if (queue == SEL_NONE)
+            return false;
+        s->rotor = queue + 1;
+        uint32_t i = sel_broker_queue_first(b, queue);
+        if (emptying(b) == s && !is_suspect(sel_broker_task_at(b, i)))
+            return false;
+        if (!suits(b, s, i)) {
+            /* For another worker, or later: what is behind it must not wait. */
+            unsuitable++;
+            sel_broker_queue_remove(b, i);
+            sel_broker_task_wait_for_another(b, i);
+            continue;
+        }
+        if (give(b, s, i) < 0)
+            return false; /* no room at the worker, or no memory: later */
+        n++;
+        (*given)++;
+    }
+    return can_take(b, s);
+}
+
+void sel_broker_dispatch(struct sel_broker *b)
+{
+    if (b->is_recovering || b->is_stopping || !b->has_started)
+        return;
+    bool more = true;
+    while (more && b->queued) {
+        more = false;
+        uint32_t given = 0;
+        for (uint32_t k = 0; k < b->worker_live && b->queued; k++) {
+            uint32_t place = (b->worker_rotor + k) % b->worker_live;
+            struct sel_broker_session *s = b->sessions[b->workers[place]];
+            if (can_take(b, s))
+                more |= serve(b, s, &given);
+        }
+        b->worker_rotor++; /* who is asked first changes */
+        more = more && given > 0;
+    }
+}

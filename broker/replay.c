@@ -1,0 +1,249 @@
+/* What a journal says, batch by batch, before the broker starts. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "broker/internal.h"
+
+static int bad(struct sel_error *err, uint64_t seq, int code, const char *what)
+{
+    char text[SEL_ERROR_TEXT_MAX / 2];
+    (void)snprintf(text, sizeof(text), "%s", what);
+    return sel_error_set(err, code, (struct sel_pos){0}, "journal, batch %" PRIu64 ": %s", seq,
+                         text);
+}
+
+/* No longer another name of its task. */
+static void unlink_alias(struct sel_broker *b, uint32_t i)
+{
+    uint32_t *link = &sel_broker_task_at(b, sel_broker_task_at(b, i)->holder)->extra;
+    while (b->notes[*link].as != i)
+        link = &b->notes[*link].next;
+    uint32_t note = *link;
+    *link = b->notes[note].next;
+    sel_broker_note_free(b, note);
+    sel_broker_task_at(b, i)->holder = SEL_NONE;
+}
+
+/* Out of the state that an earlier mutation gave it. */
+static void undo(struct sel_broker *b, uint32_t i)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->state == SEL_TASK_QUEUED)
+        sel_broker_queue_remove(b, i);
+    else if (task->state == SEL_TASK_WAITING)
+        sel_broker_timer_remove(b, i);
+    else if (task->state == SEL_TASK_ALIAS)
+        unlink_alias(b, i);
+    sel_broker_task_set_state(b, i, SEL_TASK_HELD);
+    sel_broker_task_free_blob(b, i);
+    sel_broker_log_release(b, i);
+}
+
+/* The entry of that id, emptied; NONE: out of memory. */
+static uint32_t entry_for(struct sel_broker *b, const struct sel_mutation *m)
+{
+    uint32_t i = sel_broker_task_find(b, m->id);
+    if (i != SEL_NONE)
+        undo(b, i);
+    else if ((i = sel_broker_task_add(b, m->id)) == SEL_NONE)
+        return SEL_NONE;
+    sel_broker_task_at(b, i)->sequence = m->sequence;
+    sel_broker_task_at(b, i)->level = m->level;
+    if (m->sequence > b->sequence)
+        b->sequence = m->sequence;
+    return i;
+}
+
+static int name_queue(struct sel_broker *b, struct sel_task_entry *task, struct sel_str name)
+{
+    uint32_t queue = sel_broker_queue_get(b, name);
+    if (queue == SEL_NONE)
+        return SEL_ELIMIT;
+    task->queue = (uint16_t)queue;
+    return 0;
+}
+
+static int wait_or_queue(struct sel_broker *b, uint32_t i, int64_t unix_us)
+{
+    if (unix_us > b->now.unix_us)
+        return sel_broker_timer_add(b, i, b->now.mono_us + (unix_us - b->now.unix_us)) ? 0
+                                                                                       : SEL_ENOMEM;
+    sel_broker_task_at(b, i)->at_us = b->now.mono_us;
+    sel_broker_queue_push(b, i);
+    return 0;
+}
+
+static void digest_of(const struct sel_mutation *m, uint8_t *ret)
+{
+    struct sel_wire_item item = {.payload = m->payload};
+    struct sel_str fields = m->fields, value;
+    uint8_t tag;
+    while (sel_wire_next_field(&fields, &tag, &value) > 0) {
+        if (tag == SEL_FIELD_TASK)
+            item.task = value;
+        else if (tag == SEL_FIELD_CONTENT_TYPE)
+            item.content_type = value;
+    }
+    sel_broker_key_digest(&item, m->name, ret);
+}
+
+static int replay_submit(struct sel_broker *b, const struct sel_mutation *m,
+                         struct sel_log_place place)
+{
+    uint32_t i = sel_broker_task_find(b, m->id);
+    if (i != SEL_NONE && sel_broker_task_at(b, i)->sequence == m->sequence &&
+        sel_broker_task_at(b, i)->state == SEL_TASK_ENDED)
+        return 0; /* its end is known: this is a copy that came late */
+    if (i != SEL_NONE && sel_broker_task_at(b, i)->flags & SEL_TASK_KEYED)
+        sel_broker_key_remove(b, i);
+    i = entry_for(b, m);
+    if (i == SEL_NONE)
+        return SEL_ENOMEM;
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    int r = name_queue(b, task, m->name);
+    task->priority = m->priority;
+    task->try_count = m->try_count;
+    task->lost = m->lost;
+    task->suspected = m->suspected;
+    sel_broker_log_claim(b, i, place, m->fields.n + m->payload.n);
+    if (r == 0 && m->key.n) {
+        uint8_t digest[SEL_KEY_DIGEST];
+        digest_of(m, digest);
+        r = sel_broker_key_add(b, m->key, digest, i);
+    }
+    if (r == 0 && !sel_broker_task_keep_blob(b, i, m->fields, m->payload))
+        r = SEL_ENOMEM;
+    return r < 0 ? r : wait_or_queue(b, i, m->unix_us);
+}
+
+static int replay_done(struct sel_broker *b, const struct sel_mutation *m,
+                       struct sel_log_place place)
+{
+    uint32_t i = sel_broker_task_find(b, m->id);
+    bool had_key = i != SEL_NONE && sel_broker_task_at(b, i)->flags & SEL_TASK_KEYED;
+    if (had_key && sel_broker_task_at(b, i)->sequence != m->sequence) {
+        sel_broker_key_remove(b, i);
+        had_key = false;
+    }
+    i = entry_for(b, m);
+    if (i == SEL_NONE)
+        return SEL_ENOMEM;
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    int r = name_queue(b, task, m->name);
+    sel_broker_log_claim(b, i, place, m->payload.n);
+    if (r == 0 && m->key.n && !had_key)
+        r = sel_broker_key_add(b, m->key, (const uint8_t *)m->fields.p, i);
+    if (r == 0 && !sel_broker_task_keep_blob(b, i, (struct sel_str){NULL, 0}, m->payload))
+        r = SEL_ENOMEM;
+    task->code = m->code;
+    task->try_count = m->try_count;
+    /* A clock that was set back makes a result younger, never immortal. */
+    int64_t age_us = b->now.unix_us - m->unix_us;
+    task->at_us = b->now.mono_us - (age_us > 0 ? age_us : 0);
+    sel_broker_task_set_state(b, i, SEL_TASK_ENDED);
+    return r;
+}
+
+static int replay_retry(struct sel_broker *b, const struct sel_mutation *m)
+{
+    uint32_t i = sel_broker_task_find(b, m->id);
+    if (i == SEL_NONE || sel_broker_task_at(b, i)->sequence != m->sequence)
+        return 0;
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->state == SEL_TASK_QUEUED)
+        sel_broker_queue_remove(b, i);
+    else if (task->state == SEL_TASK_WAITING)
+        sel_broker_timer_remove(b, i);
+    else
+        return 0;
+    task->try_count = m->try_count;
+    task->lost = m->lost;
+    task->suspected = m->suspected;
+    return wait_or_queue(b, i, m->unix_us);
+}
+
+static int replay_alias(struct sel_broker *b, const struct sel_mutation *m,
+                        struct sel_log_place place)
+{
+    uint64_t half[2];
+    memcpy(half, m->payload.p, sizeof(half));
+    uint32_t target = sel_broker_task_find(b, (struct sel_id){be64toh(half[0]), be64toh(half[1])});
+    if (target == SEL_NONE || sel_broker_task_at(b, target)->state == SEL_TASK_ALIAS ||
+        sel_broker_task_find(b, m->id) != SEL_NONE)
+        return 0; /* that one has been dropped, or it is known */
+    uint32_t note = sel_broker_note_new(b);
+    uint32_t i = note == SEL_NONE ? SEL_NONE : entry_for(b, m);
+    if (i == SEL_NONE)
+        return SEL_ENOMEM;
+    sel_broker_log_claim(b, i, place, m->payload.n);
+    sel_broker_task_at(b, i)->holder = target;
+    sel_broker_task_set_state(b, i, SEL_TASK_ALIAS);
+    b->notes[note].as = i;
+    b->notes[note].next = sel_broker_task_at(b, target)->extra;
+    sel_broker_task_at(b, target)->extra = note;
+    return 0;
+}
+
+static int replay_one(struct sel_broker *b, uint64_t seq, const struct sel_mutation *m,
+                      struct sel_log_place place)
+{
+    switch (m->type) {
+    case SEL_MUTATION_START:
+        b->id = m->id;
+        b->incarnation = (uint32_t)m->sequence;
+        b->log.start_seq = seq;
+        return 0;
+    case SEL_MUTATION_SUBMIT:
+        return replay_submit(b, m, place);
+    case SEL_MUTATION_DONE:
+        return replay_done(b, m, place);
+    case SEL_MUTATION_RETRY:
+        return replay_retry(b, m);
+    case SEL_MUTATION_ALIAS:
+        return replay_alias(b, m, place);
+    case SEL_MUTATION_WORKER:
+        if (!(m->flags & SEL_MUTATION_GONE))
+            return sel_broker_known_add(b, m->id, (uint32_t)m->sequence, true);
+        sel_broker_known_remove(b, m->id);
+        return 0;
+    default:
+        return SEL_EFORMAT;
+    }
+}
+
+int sel_broker_replay(struct sel_broker *b, uint64_t seq, struct sel_str batch,
+                      struct sel_broker_now now, struct sel_error *err)
+{
+    struct sel_str rest = batch;
+    struct sel_mutation m;
+    struct sel_error why = {0};
+    int r;
+    SEL_ASSERT(b->is_replaying && b->log.is_on);
+    b->now = now;
+    if (b->log.info_count == 0)
+        b->log.dropped = seq;
+    if (!sel_broker_log_note_batch(b, seq, batch.n))
+        return bad(err, seq, SEL_ENOMEM, "out of memory");
+    b->log.committed = b->log.synced = seq;
+    while ((r = sel_mutation_next(&rest, &m, &why)) > 0) {
+        size_t end = batch.n - rest.n;
+        struct sel_log_place place = {seq, (uint32_t)(end - sel_broker_mutation_blob(&m))};
+        if (m.level > SEL_LEVEL_COMMIT)
+            return bad(err, seq, SEL_EFORMAT, "a mutation has an impossible level");
+        if ((r = replay_one(b, seq, &m, place)) < 0)
+            break;
+    }
+    if (r == 0)
+        return 0;
+    return bad(err, seq, r, why.text[0] ? why.text : sel_error_text(r));
+}
+
+void sel_broker_replay_end(struct sel_broker *b)
+{
+    /* Nobody waits for results yet: they are kept, and begin to be dropped. */
+    uint32_t end = b->tasks.chunk_count << SEL_TASK_CHUNK_BITS;
+    for (uint32_t i = 0; i < end; i++) {
+        if (sel_broker_task_at(b, i)->state == SEL_TASK_ENDED)
+            sel_broker_task_release(b, i);
+    }
+}
