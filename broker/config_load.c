@@ -178,6 +178,15 @@ struct command {
 
 enum { CONFIG = 1, PRINT_CONFIG, VERSION, HELP };
 
+/* The name on the command line. */
+static const char *with_dashes(const struct sel_broker_setting *setting, char out[NAME_MAX_TEXT])
+{
+    (void)snprintf(out, NAME_MAX_TEXT, "%s", setting->name);
+    for (char *p = out; *p; p++)
+        *p = *p == '_' ? '-' : *p;
+    return out;
+}
+
 static void describe(struct option longs[SETTINGS_MAX + 5], char names[SETTINGS_MAX][NAME_MAX_TEXT])
 {
     static const struct option fixed[] = {{"config", required_argument, NULL, CONFIG},
@@ -186,12 +195,9 @@ static void describe(struct option longs[SETTINGS_MAX + 5], char names[SETTINGS_
                                           {"help", no_argument, NULL, HELP},
                                           {0}};
     SEL_ASSERT(sel_broker_setting_count <= SETTINGS_MAX);
-    for (uint32_t i = 0; i < sel_broker_setting_count; i++) {
-        (void)snprintf(names[i], NAME_MAX_TEXT, "%s", sel_broker_settings[i].name);
-        for (char *p = names[i]; *p; p++)
-            *p = *p == '_' ? '-' : *p;
-        longs[i] = (struct option){names[i], required_argument, NULL, LONG_BASE + (int)i};
-    }
+    for (uint32_t i = 0; i < sel_broker_setting_count; i++)
+        longs[i] = (struct option){with_dashes(&sel_broker_settings[i], names[i]),
+                                   required_argument, NULL, LONG_BASE + (int)i};
     memcpy(longs + sel_broker_setting_count, fixed, sizeof(fixed));
 }
 
@@ -276,8 +282,9 @@ static int apply_command_line(struct loader *loader, struct command *command)
             char why[SEL_BROKER_WHY_SIZE];
             int r = sel_broker_setting_set(setting, loader->config, loader->arena,
                                            sel_str_c(given->texts[t]), why);
+            char name[NAME_MAX_TEXT];
             if (r == SEL_ECONFIG)
-                wrong(loader, command, "--%s: %s", setting->name, why);
+                wrong(loader, command, "--%s: %s", with_dashes(setting, name), why);
             else if (r < 0)
                 return r;
         }

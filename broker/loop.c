@@ -370,6 +370,7 @@ static bool query_turn(struct sel_broker_loop *loop, struct sel_broker *broker,
 
 /* ---- the journal ---- */
 
+/* What the journal itself says; what it means for submits the core tells. */
 static void log_commit(struct sel_broker_loop *loop, const struct sel_broker_loop_work *work,
                        int result, const struct sel_error *err)
 {
@@ -379,10 +380,10 @@ static void log_commit(struct sel_broker_loop *loop, const struct sel_broker_loo
                               "error=%s text=\"%s\" restart=needed", sel_error_name(result),
                               err->text);
     } else if (is_full && !loop->was_full) {
-        sel_broker_logger_put(work->logger, SEL_BROKER_ERROR, "journal.full",
+        sel_broker_logger_put(work->logger, SEL_BROKER_ERROR, "journal.refused",
                               "error=%s text=\"%s\" retry=yes", sel_error_name(result), err->text);
     } else if (result == 0 && loop->was_full) {
-        sel_broker_logger_put(work->logger, SEL_BROKER_INFO, "journal.has_room", "%s", "");
+        sel_broker_logger_put(work->logger, SEL_BROKER_INFO, "journal.goes_on", "%s", "");
     }
     loop->was_full = is_full;
 }
@@ -403,9 +404,9 @@ static int commit_end(struct sel_broker_loop *loop, const struct sel_broker_loop
     if (!work->commit || !sel_broker_commit_take(work->commit, &result, &err))
         return 0;
     log_commit(loop, work, result, err);
-    sel_broker_committed(work->broker, result, now);
-    if (result < 0 && result != -ENOSPC && result != SEL_ELIMIT)
+    if (result < 0 && !loop->was_full) /* the core has nothing to do with it any more */
         return result;
+    sel_broker_committed(work->broker, result, now);
     note_journal(work);
     return 1;
 }

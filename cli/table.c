@@ -226,7 +226,9 @@ static int add_row(struct rows *rows, const char *key, const struct sel_value *v
     }
     struct cell *row = rows->cells + (size_t)rows->count++ * 2;
     row[0] = (struct cell){key, (uint32_t)sel_str_code_points(sel_str_c(key)), false};
-    return make_cell(rows->arena, key, value, &row[1]);
+    int r = make_cell(rows->arena, key, value, &row[1]);
+    row[1].right = false; /* values of all kinds stand below each other */
+    return r;
 }
 
 static int add_map(struct rows *rows, const char *prefix, const struct sel_value *map,
