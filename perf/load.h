@@ -9,6 +9,8 @@
  *   load_main.c    the command line
  *   load_plan.c    scenarios: which kinds of tasks in which phases
  *   load_run.c     the loop
+ *   load_client.c  one producer, by way of libselinon
+ *   load_many.c    thousands of them in one thread, by way of client/producer.h
  *   load_report.c  tables and JSON */
 #ifndef SEL_PERF_LOAD_H
 #define SEL_PERF_LOAD_H
@@ -19,6 +21,7 @@
 #include "core/assert.h"
 #include "core/histogram.h"
 #include "core/prng.h"
+#include "core/str.h"
 
 #define SEL_LOAD_KINDS_MAX 16
 #define SEL_LOAD_PHASES_MAX 512
@@ -92,6 +95,37 @@ struct sel_load_run {
  * tasks have ended, in order. 0, or < 0 after a line on standard error. */
 int sel_load_run(struct sel_load_run *run,
                  void (*ended)(struct sel_load_run *run, uint32_t phase)) SEL_WARN_UNUSED;
+
+/* ---- who submits ---- */
+
+/* One task to submit. */
+struct sel_load_task {
+    const struct sel_load_kind *kind;
+    struct sel_str args;
+    uint64_t tag;
+};
+
+enum sel_load_end { SEL_LOAD_FINISHED, SEL_LOAD_FAILED, SEL_LOAD_REFUSED };
+
+struct sel_load_port {
+    /* Submits what there is room for, in order. How many, or < 0. */
+    int64_t (*submit)(struct sel_load_port *port, const struct sel_load_task *tasks,
+                      uint32_t count);
+    /* Hands out the ends that are there; waits for one if there is none, at most until `wake_us`.
+     */
+    int (*receive)(struct sel_load_port *port, int64_t wake_us,
+                   void (*ended)(void *ctx, uint64_t tag, enum sel_load_end how), void *ctx);
+    /* Says goodbye, in order. */
+    void (*close)(struct sel_load_port *port);
+};
+
+/* Both wait until they are connected. */
+int sel_load_open_client(const struct sel_load_options *options,
+                         struct sel_load_port **ret) SEL_WARN_UNUSED;
+int sel_load_open_many(const struct sel_load_options *options,
+                       struct sel_load_port **ret) SEL_WARN_UNUSED;
+
+int64_t sel_load_now_us(void); /* CLOCK_MONOTONIC */
 
 /* ---- the report ---- */
 
