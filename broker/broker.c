@@ -322,8 +322,6 @@ void sel_broker_receive(struct sel_broker *b, uint32_t connection, struct sel_st
     b->now = now;
     b->stats.frames_in++;
     b->stats.bytes_in += frame.n;
-    if (!b->has_started)
-        return; /* nothing is answered yet: they say it again */
     int type = sel_wire_message_type(frame, &err);
     switch (type) {
     case SEL_MESSAGE_DATA:

@@ -27,8 +27,8 @@ static void call_off(struct sel_broker *b, struct sel_broker_session *s, uint32_
         .handle = task->sequence << 32 | i,
         .delivery = task->delivery,
     };
-    /* If there is no room it runs to its end, which will not count. */
-    (void)sel_broker_session_say(b, b->sessions[task->holder], &cancel, SEL_NONE);
+    if (sel_broker_session_say(b, b->sessions[task->holder], &cancel, SEL_NONE) < 0)
+        return; /* no room: it runs to its end, which will not count */
 }
 
 static uint16_t code_of(const struct sel_wire_item *item)

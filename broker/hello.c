@@ -53,11 +53,14 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
     sel_broker_task_attach(b, i, s);
 }
 
-static void claim_all(struct sel_broker *b, struct sel_broker_session *s, struct sel_str held)
+static void claim_all(struct sel_broker *b, struct sel_broker_session *s, struct sel_str held,
+                      bool is_new)
 {
     for (uint32_t i = 0; i < held.n / SEL_WIRE_HELD_SIZE; i++) {
         struct sel_wire_held one = sel_wire_held_at(held, i);
-        claim(b, s, &one);
+        /* In a session that goes on its end has been taken, or will be: it is not said anew. */
+        if (is_new || !one.is_done)
+            claim(b, s, &one);
     }
 }
 
@@ -156,7 +159,7 @@ static int take_hello(struct sel_broker *b, struct sel_broker_session *s,
         r = journal_worker(b, s);
     if (r < 0 || !s->is_worker)
         return r;
-    claim_all(b, s, hello->held);
+    claim_all(b, s, hello->held, is_new);
     if (is_new)
         blame(b, s, hello->crashed);
     sel_broker_recover_heard(b, s->peer);

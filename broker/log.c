@@ -335,8 +335,7 @@ static void compact(struct sel_broker *b)
 {
     struct sel_log *log = &b->log;
     advance_front(b);
-    if (log->is_full || log->first_seq > log->committed || log->first_seq == log->start_seq ||
-        !is_wasteful(b))
+    if (log->is_full || log->first_seq >= log->committed || !is_wasteful(b))
         return;
     int r = copy_forward(b, log->first_seq);
     if (r < 0)
@@ -391,7 +390,7 @@ bool sel_broker_take_batches(struct sel_broker *b, struct sel_broker_now now,
     ret->urgent = urgent && log->was_refused;
     /* All that keeps a batch from being needed must be in this commit. */
     bool is_all = log->committed + ret->count + 1 == next_seq(log);
-    if (is_all && log->first_seq >= log->dropped + DROP_MIN)
+    if (is_all && log->first_seq >= log->dropped + (is_wasteful(b) ? 1 : DROP_MIN))
         ret->drop_before = log->first_seq;
     if (ret->count == 0 && !ret->sync && ret->drop_before == 0)
         return false;

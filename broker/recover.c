@@ -49,9 +49,8 @@ void sel_broker_known_remove(struct sel_broker *b, struct sel_id peer)
                              .id = peer,
                              .sequence = known->incarnation};
     forget(b, known);
-    /* Without it the next broker waits for a worker in vain, for one lease: no reason to fail. */
-    if (b->log.is_on && !b->is_replaying)
-        (void)sel_broker_log_put(b, &m, SEL_LEVEL_INTERVAL, NULL);
+    if (b->log.is_on && !b->is_replaying && sel_broker_log_put(b, &m, SEL_LEVEL_INTERVAL, NULL) < 0)
+        return; /* the next broker waits for it in vain, for one lease: no reason to fail */
 }
 
 void sel_broker_recover_heard(struct sel_broker *b, struct sel_id peer)

@@ -7,6 +7,7 @@
 #define SENDS_MAX 16                       /* messages to one peer in a turn */
 #define LATER_US 3000                      /* acks wait so long for records to go with */
 #define BLOCKED_US 1000
+#define LEASE_CHECKS 64 /* in a lease, at most */
 
 /* ---- finding them ---- */
 
@@ -410,9 +411,11 @@ void sel_broker_sessions_check_leases(struct sel_broker *b)
     int64_t now_us = b->now.mono_us;
     if (now_us < b->lease_check_us)
         return;
-    b->lease_check_us = now_us + b->options.lease_us / 8;
+    int64_t next_us = now_us + b->options.lease_us;
     for (uint32_t i = 0; i < b->session_count; i++) {
         struct sel_broker_session *s = b->sessions[i];
+        if (s && s->heard_us + b->options.lease_us < next_us)
+            next_us = s->heard_us + b->options.lease_us;
         if (!s || now_us - s->heard_us < b->options.lease_us)
             continue;
         sel_broker_say(b, s->is_worker ? SEL_BROKER_WARNING : SEL_BROKER_INFO, "session.lapsed",
@@ -422,6 +425,9 @@ void sel_broker_sessions_check_leases(struct sel_broker *b)
             sel_broker_known_remove(b, s->peer);
         sel_broker_session_end(b, s, true);
     }
+    /* All sessions are looked at: not for each of them anew. */
+    int64_t soon_us = now_us + b->options.lease_us / LEASE_CHECKS;
+    b->lease_check_us = next_us > soon_us ? next_us : soon_us;
 }
 
 void sel_broker_sessions_forgive(struct sel_broker *b, int64_t us)

@@ -1,0 +1,649 @@
+/* The core with a producer and a worker, in one thread and on a clock of its own. */
+#include "broker/broker.h"
+
+#include <errno.h>
+
+#include "client/producer.h"
+#include "core/mem.h"
+#include "storage/journal.h"
+#include "tests/support/test.h"
+#include "worker/holder.h"
+
+#define QUEUE SEL_STR("celery")
+
+/* ---- a little world: one broker, one producer, one worker ---- */
+
+enum { PRODUCER = 7, WORKER = 9, ENDPOINTS = 16 };
+
+struct frame {
+    struct frame *next;
+    size_t n;
+    uint8_t bytes[];
+};
+
+struct fifo {
+    struct frame *first, **last;
+};
+
+struct world {
+    struct sel_broker *broker;
+    struct sel_broker_options options;
+    struct sel_journal_disk *disk;
+    struct sel_journal *journal;
+    struct sel_producer *producer;
+    struct sel_holder *worker;
+    struct fifo to_producer, to_worker;
+    uint32_t producer_connection, worker_connection, connections;
+    int64_t now_us;
+    uint32_t finished, refused, settled;
+    uint32_t last_code;
+    char last_payload[64];
+    bool hold_commits;
+};
+
+static void fifo_put(struct fifo *f, struct sel_str bytes)
+{
+    struct frame *frame = sel_mem_alloc(sizeof(*frame) + bytes.n);
+    assert_non_null(frame);
+    frame->next = NULL;
+    frame->n = bytes.n;
+    memcpy(frame->bytes, bytes.p, bytes.n);
+    if (!f->first)
+        f->last = &f->first;
+    *f->last = frame;
+    f->last = &frame->next;
+}
+
+static struct frame *fifo_take(struct fifo *f)
+{
+    struct frame *frame = f->first;
+    if (frame)
+        f->first = frame->next;
+    return frame;
+}
+
+static void fifo_clear(struct fifo *f)
+{
+    for (struct frame *frame; (frame = fifo_take(f));)
+        sel_mem_free(frame);
+}
+
+static int on_send(void *ctx, uint32_t connection, struct sel_str frame)
+{
+    struct world *w = ctx;
+    if (connection == w->producer_connection)
+        fifo_put(&w->to_producer, frame);
+    else if (connection == w->worker_connection)
+        fifo_put(&w->to_worker, frame);
+    else
+        return -EHOSTUNREACH;
+    return 0;
+}
+
+static int on_read(void *ctx, uint64_t seq, uint64_t offset, uint64_t n, struct sel_buf *buf)
+{
+    struct world *w = ctx;
+    return w->journal->ops->read(w->journal, seq, offset, n, buf, NULL);
+}
+
+static void on_settled(void *ctx, struct sel_id id, void *tag)
+{
+    (void)id;
+    (void)tag;
+    ((struct world *)ctx)->settled++;
+}
+
+static void on_finished(void *ctx, const struct sel_producer_result *result)
+{
+    struct world *w = ctx;
+    w->finished++;
+    w->refused += result->is_refused;
+    w->last_code = result->code;
+    size_t n = result->payload.n < sizeof(w->last_payload) - 1 ? result->payload.n
+                                                               : sizeof(w->last_payload) - 1;
+    memcpy(w->last_payload, result->payload.p, n);
+    w->last_payload[n] = 0;
+}
+
+static const struct sel_producer_ops producer_ops = {.settled = on_settled,
+                                                     .finished = on_finished};
+static const struct sel_holder_ops holder_ops = {.log = NULL};
+
+static struct sel_broker_now now_of(const struct world *w)
+{
+    return (struct sel_broker_now){w->now_us, INT64_C(1700000000000000) + w->now_us};
+}
+
+static int on_visit(void *ctx, uint64_t seq, struct sel_str batch, struct sel_error *err)
+{
+    struct world *w = ctx;
+    return sel_broker_replay(w->broker, seq, batch, now_of(w), err);
+}
+
+static void start_broker(struct world *w)
+{
+    const struct sel_broker_io io = {w, on_send, w->disk ? on_read : NULL, NULL};
+    struct sel_error err = {0};
+    assert_int_equal(sel_broker_new(&w->options, &io, (struct sel_id){1, 2}, &w->broker, &err), 0);
+    if (w->disk) {
+        assert_int_equal(sel_journal_mem_open(w->disk, &w->journal, &err), 0);
+        assert_int_equal(w->journal->ops->walk(w->journal, 0, on_visit, w, &err), 0);
+    }
+    assert_int_equal(sel_broker_start(w->broker, now_of(w)), 0);
+}
+
+static void stop_broker(struct world *w)
+{
+    w->broker = sel_broker_free(w->broker);
+    if (w->journal)
+        w->journal->ops->close(w->journal);
+    w->journal = NULL;
+    fifo_clear(&w->to_producer);
+    fifo_clear(&w->to_worker);
+}
+
+static void commit(struct world *w)
+{
+    struct sel_broker_batches batches;
+    while (!w->hold_commits && sel_broker_take_batches(w->broker, now_of(w), &batches)) {
+        struct sel_journal *j = w->journal;
+        uint64_t last = 0;
+        int r = 0;
+        if (batches.count)
+            r = j->ops->append(j, batches.bytes, batches.count, batches.sync, batches.urgent, &last,
+                               NULL);
+        else if (batches.sync)
+            r = j->ops->sync(j, NULL);
+        if (r == 0 && batches.count)
+            assert_int_equal(last, batches.first + batches.count - 1);
+        if (r == 0 && batches.drop_before)
+            r = j->ops->drop(j, batches.drop_before, NULL);
+        sel_broker_committed(w->broker, r, now_of(w));
+        struct sel_journal_stats stats;
+        j->ops->stats(j, &stats);
+        sel_broker_note_journal(w->broker, stats.bytes_live);
+        if (r < 0)
+            return;
+    }
+}
+
+static void pump_producer(struct world *w)
+{
+    struct sel_buf out = {0};
+    for (struct frame *frame; (frame = fifo_take(&w->to_producer)); sel_mem_free(frame))
+        sel_producer_receive(w->producer, (struct sel_str){(char *)frame->bytes, frame->n},
+                             w->now_us);
+    for (;;) {
+        enum sel_peer_action action = sel_producer_poll(w->producer, w->now_us, &out);
+        if (action == SEL_PEER_NOTHING)
+            break;
+        if (action == SEL_PEER_CONNECT) {
+            w->producer_connection = ++w->connections;
+            fifo_clear(&w->to_producer);
+        } else if (w->broker) {
+            sel_broker_receive(w->broker, w->producer_connection, sel_buf_str(&out), now_of(w));
+        }
+    }
+    sel_buf_done(&out);
+}
+
+static void pump_worker(struct world *w)
+{
+    struct sel_buf out = {0};
+    for (struct frame *frame; (frame = fifo_take(&w->to_worker)); sel_mem_free(frame))
+        sel_holder_receive(w->worker, (struct sel_str){(char *)frame->bytes, frame->n}, w->now_us);
+    for (;;) {
+        enum sel_peer_action action = sel_holder_poll(w->worker, w->now_us, &out);
+        if (action == SEL_PEER_NOTHING)
+            break;
+        if (action == SEL_PEER_CONNECT) {
+            w->worker_connection = ++w->connections;
+            fifo_clear(&w->to_worker);
+        } else if (w->broker) {
+            sel_broker_receive(w->broker, w->worker_connection, sel_buf_str(&out), now_of(w));
+        }
+    }
+    sel_buf_done(&out);
+}
+
+/* Lets all that can happen happen, for `us`. */
+static void run(struct world *w, int64_t us)
+{
+    for (int64_t end = w->now_us + us; w->now_us <= end; w->now_us += 1000) {
+        if (w->producer)
+            pump_producer(w);
+        if (w->worker)
+            pump_worker(w);
+        if (w->broker) {
+            (void)sel_broker_turn(w->broker, now_of(w));
+            if (w->journal)
+                commit(w);
+        }
+    }
+}
+
+static void start_producer(struct world *w)
+{
+    const struct sel_producer_options options = {
+        .id = {11, w->connections + 1}, .name = SEL_STR("p"), .ops = &producer_ops, .ctx = w};
+    assert_int_equal(sel_producer_new(&options, w->now_us, &w->producer), 0);
+}
+
+static const struct sel_str worker_queues[] = {{"celery", 6}};
+
+static void start_worker(struct world *w, uint32_t window)
+{
+    const struct sel_holder_options options = {
+        .peer = {.role = SEL_ROLE_WORKER,
+                 .id = {21, w->connections + 1},
+                 .incarnation = 1,
+                 .name = SEL_STR("w"),
+                 .queues = worker_queues,
+                 .queue_count = 1,
+                 .slots = window,
+                 .window = window},
+        .ops = &holder_ops,
+        .ctx = w,
+    };
+    assert_int_equal(sel_holder_new(&options, w->now_us, &w->worker), 0);
+}
+
+static void world_init(struct world *w, bool has_journal)
+{
+    *w = (struct world){.now_us = 1000000};
+    if (has_journal)
+        w->disk = sel_journal_disk_new(1);
+    start_broker(w);
+    start_producer(w);
+}
+
+static void world_done(struct world *w)
+{
+    stop_broker(w);
+    w->producer = sel_producer_free(w->producer);
+    w->worker = sel_holder_free(w->worker);
+    w->disk = sel_journal_disk_free(w->disk);
+}
+
+static struct sel_wire_item submit_item(struct world *w, uint64_t n, uint8_t level)
+{
+    struct sel_wire_item item = {.type = SEL_RECORD_SUBMIT,
+                                 .id = {77, n},
+                                 .priority = SEL_WIRE_PRIORITY,
+                                 .level = level,
+                                 .task = SEL_STR("Noop"),
+                                 .payload = SEL_STR("\xa5hello")};
+    assert_int_equal(sel_producer_queue(w->producer, QUEUE, &item.queue), 0);
+    return item;
+}
+
+static void submit(struct world *w, uint64_t first, uint64_t count, uint8_t level)
+{
+    for (uint64_t n = first; n < first + count; n++) {
+        struct sel_wire_item item = submit_item(w, n, level);
+        assert_int_equal(sel_producer_submit(w->producer, &item, NULL, true), 0);
+    }
+}
+
+/* The worker ends what it has, at most `max`; how many. */
+static uint32_t work(struct world *w, uint32_t max, uint32_t code)
+{
+    uint32_t count = 0;
+    for (struct sel_held_task *task; count < max && (task = sel_holder_begin(w->worker)); count++)
+        assert_int_equal(sel_holder_end(w->worker, task, code, 0, SEL_STR("\xa2ok")), 0);
+    return count;
+}
+
+static struct sel_broker_stats stats_of(struct world *w)
+{
+    struct sel_broker_stats stats;
+    sel_broker_get_stats(w->broker, &stats);
+    return stats;
+}
+
+/* ---- tests ---- */
+
+static void test_tasks_go_to_a_worker_and_results_come_back(void **state)
+{
+    (void)state;
+    for (int journal = 0; journal < 2; journal++) {
+        struct world w;
+        world_init(&w, journal);
+        start_worker(&w, 100);
+        submit(&w, 1, 250, SEL_LEVEL_DEFAULT);
+        uint32_t done = 0;
+        for (int i = 0; i < 10; i++) {
+            run(&w, 10000);
+            done += work(&w, 1000, SEL_OUTCOME_SUCCESS);
+        }
+        run(&w, 20000);
+        assert_int_equal(done, 250);
+        assert_int_equal(w.finished, 250);
+        assert_int_equal(w.settled, 250);
+        assert_int_equal(w.refused, 0);
+        assert_string_equal(w.last_payload, "\xa2ok");
+        assert_int_equal(stats_of(&w).finished, 250);
+        assert_int_equal(stats_of(&w).ended, 250);
+        assert_true(sel_broker_is_idle(w.broker));
+        world_done(&w);
+    }
+}
+
+static void test_nothing_is_settled_before_it_is_committed(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, true);
+    run(&w, 20000);
+    w.hold_commits = true;
+    start_worker(&w, 100);
+    submit(&w, 1, 10, SEL_LEVEL_COMMIT);
+    run(&w, 50000);
+    assert_int_equal(w.settled, 0);
+    w.hold_commits = false;
+    run(&w, 50000);
+    assert_int_equal(w.settled, 10);
+    assert_int_equal(work(&w, 100, SEL_OUTCOME_SUCCESS), 10);
+    w.hold_commits = true;
+    run(&w, 50000);
+    assert_int_equal(w.finished, 0); /* the results are not on the disk */
+    w.hold_commits = false;
+    run(&w, 50000);
+    assert_int_equal(w.finished, 10);
+    world_done(&w);
+}
+
+static void test_a_committed_task_survives_the_loss_of_power(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, true);
+    submit(&w, 1, 300, SEL_LEVEL_COMMIT);
+    run(&w, 50000);
+    assert_int_equal(w.settled, 300);
+    sel_journal_disk_cut(w.disk);
+    stop_broker(&w);
+    start_broker(&w);
+    start_worker(&w, 1000);
+    for (int i = 0; i < 300; i++) {
+        run(&w, 50000);
+        work(&w, 1000, SEL_OUTCOME_SUCCESS);
+    }
+    assert_int_equal(w.finished, 300);
+    assert_int_equal(stats_of(&w).incarnation, 2);
+    world_done(&w);
+}
+
+static void test_a_broker_restart_runs_nothing_again_that_a_worker_holds(void **state)
+{
+    (void)state;
+    for (uint8_t level = SEL_LEVEL_MEMORY; level <= SEL_LEVEL_COMMIT; level++) {
+        struct world w;
+        world_init(&w, true);
+        start_worker(&w, 50);
+        submit(&w, 1, 50, level);
+        run(&w, 50000);
+        struct sel_held_task *tasks[50];
+        for (int i = 0; i < 50; i++)
+            assert_non_null(tasks[i] = sel_holder_begin(w.worker));
+        sel_journal_disk_kill(w.disk);
+        stop_broker(&w);
+        start_broker(&w);
+        run(&w, 12000000);
+        assert_null(sel_holder_begin(w.worker));
+        for (int i = 0; i < 50; i++)
+            assert_int_equal(
+                sel_holder_end(w.worker, tasks[i], SEL_OUTCOME_SUCCESS, 0, SEL_STR("\xa2ok")), 0);
+        run(&w, 12000000);
+        assert_int_equal(w.finished, 50);
+        assert_int_equal(w.refused, 0);
+        assert_int_equal(stats_of(&w).put_back, 0);
+        world_done(&w);
+    }
+}
+
+static void test_tasks_of_a_dead_worker_go_to_another_in_their_order(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, false);
+    start_worker(&w, 20);
+    submit(&w, 1, 40, SEL_LEVEL_MEMORY);
+    run(&w, 50000);
+    assert_int_equal(sel_holder_waiting(w.worker), 20);
+    w.worker = sel_holder_free(w.worker); /* dies without a word */
+    run(&w, 11000000);
+    assert_int_equal(stats_of(&w).put_back, 20);
+    start_worker(&w, 40);
+    run(&w, 50000);
+    for (uint64_t n = 1; n <= 40; n++) {
+        struct sel_held_task *task = sel_holder_begin(w.worker);
+        assert_non_null(task);
+        assert_int_equal(task->id.lo, n);
+        assert_int_equal(task->delivery, n <= 20 ? 1 : 0);
+    }
+    world_done(&w);
+}
+
+static void test_priorities_go_first(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, false);
+    for (uint64_t n = 1; n <= 9; n++) {
+        struct sel_wire_item item = submit_item(&w, n, 0);
+        item.priority = (uint8_t)(n % 3 * 100);
+        assert_int_equal(sel_producer_submit(w.producer, &item, NULL, false), 0);
+    }
+    run(&w, 20000);
+    start_worker(&w, 100);
+    run(&w, 20000);
+    const uint64_t expected[] = {2, 5, 8, 1, 4, 7, 3, 6, 9};
+    for (size_t i = 0; i < SEL_COUNT(expected); i++)
+        assert_int_equal(sel_holder_begin(w.worker)->id.lo, expected[i]);
+    world_done(&w);
+}
+
+static void test_countdowns_and_retries_wait(void **state)
+{
+    (void)state;
+    for (int journal = 0; journal < 2; journal++) {
+        struct world w;
+        world_init(&w, journal);
+        start_worker(&w, 10);
+        struct sel_wire_item item = submit_item(&w, 1, 0);
+        item.countdown_us = 2000000;
+        assert_int_equal(sel_producer_submit(w.producer, &item, NULL, false), 0);
+        run(&w, 1900000);
+        assert_null(sel_holder_begin(w.worker));
+        run(&w, 200000);
+        struct sel_held_task *task = sel_holder_begin(w.worker);
+        assert_non_null(task);
+        assert_int_equal(
+            sel_holder_end(w.worker, task, SEL_OUTCOME_RETRY, 1000000, (struct sel_str){NULL, 0}),
+            0);
+        run(&w, 900000);
+        assert_null(sel_holder_begin(w.worker));
+        run(&w, 200000);
+        assert_non_null(task = sel_holder_begin(w.worker));
+        assert_int_equal(task->try_count, 1);
+        assert_int_equal(sel_holder_end(w.worker, task, SEL_OUTCOME_FAILURE, 0, SEL_STR("\x80")),
+                         0);
+        run(&w, 50000);
+        assert_int_equal(w.finished, 1);
+        assert_int_equal(w.last_code, SEL_OUTCOME_FAILURE);
+        world_done(&w);
+    }
+}
+
+static void test_a_key_stands_for_one_task(void **state)
+{
+    (void)state;
+    for (int journal = 0; journal < 2; journal++) {
+        struct world w;
+        world_init(&w, journal);
+        for (uint64_t n = 1; n <= 4; n++) {
+            struct sel_wire_item item = submit_item(&w, n, 0);
+            item.idempotency_key = SEL_STR("once");
+            if (n == 4)
+                item.payload = SEL_STR("\xa5other");
+            assert_int_equal(sel_producer_submit(w.producer, &item, NULL, false), 0);
+        }
+        run(&w, 50000);
+        assert_int_equal(w.refused, 1);
+        assert_int_equal(w.last_code, SEL_CODE_CONFLICT);
+        if (journal) {
+            sel_journal_disk_cut(w.disk);
+            stop_broker(&w);
+            start_broker(&w);
+            run(&w, 12000000);
+        }
+        start_worker(&w, 10);
+        run(&w, 50000);
+        assert_int_equal(work(&w, 10, SEL_OUTCOME_SUCCESS), 1);
+        run(&w, 50000);
+        assert_int_equal(w.finished, 4);
+        world_done(&w);
+    }
+}
+
+static void test_memory_is_bounded(void **state)
+{
+    (void)state;
+    struct world w = {.now_us = 1000000, .options = {.memory_max = 8u << 20}};
+    start_broker(&w);
+    start_producer(&w);
+    static char payload[10000];
+    memset(payload, 0xc0, sizeof(payload));
+    payload[0] = (char)0xc5;
+    payload[1] = (char)((sizeof(payload) - 3) >> 8);
+    payload[2] = (char)((sizeof(payload) - 3) & 0xff);
+    uint64_t taken = 0;
+    for (uint64_t n = 1; n <= 3000; n++) {
+        struct sel_wire_item item = submit_item(&w, n, 0);
+        item.payload = (struct sel_str){payload, sizeof(payload)};
+        if (sel_producer_submit(w.producer, &item, NULL, false) < 0)
+            break;
+        if (n % 50 == 0)
+            run(&w, 5000);
+        taken = n;
+    }
+    run(&w, 2000000);
+    struct sel_broker_stats stats = stats_of(&w);
+    assert_true(taken > 800);
+    assert_true(stats.memory_used <= (9u << 20));
+    assert_true(stats.queued < taken);
+    /* With a worker it all goes through in the end. */
+    start_worker(&w, 100);
+    for (int i = 0; i < 2000 && w.finished < taken; i++) {
+        run(&w, 20000);
+        work(&w, 1000, SEL_OUTCOME_SUCCESS);
+    }
+    assert_int_equal(w.finished, taken);
+    world_done(&w);
+}
+
+static void test_the_journal_is_compacted(void **state)
+{
+    (void)state;
+    struct world w = {.now_us = 1000000,
+                      .disk = sel_journal_disk_new(1),
+                      .options = {.journal_compact_min = 20000, .result_max = 10}};
+    start_broker(&w);
+    start_producer(&w);
+    struct sel_wire_item item = submit_item(&w, 100000, SEL_LEVEL_COMMIT);
+    item.countdown_us = UINT64_C(3600000000);
+    assert_int_equal(sel_producer_submit(w.producer, &item, NULL, false), 0);
+    start_worker(&w, 100);
+    for (uint64_t n = 1; n <= 3000; n += 10) {
+        submit(&w, n, 10, SEL_LEVEL_COMMIT);
+        run(&w, 4000);
+        work(&w, 100, SEL_OUTCOME_SUCCESS);
+        run(&w, 4000);
+    }
+    run(&w, 100000);
+    assert_int_equal(w.finished, 3000);
+    struct sel_journal_stats stats;
+    w.journal->ops->stats(w.journal, &stats);
+    assert_true(stats.bytes_live < 100000);
+    assert_true(stats.first > 100);
+    /* What waits is still known after a restart. */
+    sel_journal_disk_cut(w.disk);
+    stop_broker(&w);
+    start_broker(&w);
+    run(&w, 1000);
+    assert_int_equal(stats_of(&w).waiting, 1);
+    assert_true(stats_of(&w).ended <= 20);
+    world_done(&w);
+}
+
+static void test_a_full_journal_stops_submits_and_they_go_on(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, true);
+    start_worker(&w, 10);
+    submit(&w, 1, 10, SEL_LEVEL_COMMIT);
+    run(&w, 50000);
+    sel_journal_disk_fail(w.disk, 1, -ENOSPC);
+    submit(&w, 11, 10, SEL_LEVEL_COMMIT);
+    run(&w, 500000);
+    assert_int_equal(w.settled, 10);
+    assert_true(stats_of(&w).is_full);
+    assert_true(stats_of(&w).commit_failures > 1);
+    sel_journal_disk_fail(w.disk, 0, 0);
+    for (int i = 0; i < 500 && w.finished < 20; i++) {
+        run(&w, 50000);
+        work(&w, 100, SEL_OUTCOME_SUCCESS);
+    }
+    assert_int_equal(w.finished, 20);
+    assert_int_equal(w.settled, 20);
+    world_done(&w);
+}
+
+static void test_hostile_frames_harm_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, false);
+    run(&w, 10000);
+    struct sel_prng prng = {3};
+    for (int i = 0; i < 20000; i++) {
+        uint8_t bytes[200];
+        size_t n = sel_prng_below(&prng, sizeof(bytes));
+        for (size_t k = 0; k < n; k++)
+            bytes[k] = (uint8_t)sel_prng_next(&prng);
+        if (n > 2 && i % 2) {
+            bytes[0] = 0x93;
+            bytes[1] = (uint8_t)sel_prng_below(&prng, 12);
+        }
+        sel_broker_receive(w.broker, i % 3 ? w.producer_connection : 99,
+                           (struct sel_str){(char *)bytes, n}, now_of(&w));
+    }
+    submit(&w, 1, 10, 0);
+    start_worker(&w, 10);
+    run(&w, 3000000);
+    work(&w, 10, SEL_OUTCOME_SUCCESS);
+    run(&w, 3000000);
+    assert_int_equal(w.finished, 10);
+    world_done(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tasks_go_to_a_worker_and_results_come_back),
+        cmocka_unit_test(test_nothing_is_settled_before_it_is_committed),
+        cmocka_unit_test(test_a_committed_task_survives_the_loss_of_power),
+        cmocka_unit_test(test_a_broker_restart_runs_nothing_again_that_a_worker_holds),
+        cmocka_unit_test(test_tasks_of_a_dead_worker_go_to_another_in_their_order),
+        cmocka_unit_test(test_priorities_go_first),
+        cmocka_unit_test(test_countdowns_and_retries_wait),
+        cmocka_unit_test(test_a_key_stands_for_one_task),
+        cmocka_unit_test(test_memory_is_bounded),
+        cmocka_unit_test(test_the_journal_is_compacted),
+        cmocka_unit_test(test_a_full_journal_stops_submits_and_they_go_on),
+        cmocka_unit_test(test_hostile_frames_harm_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
