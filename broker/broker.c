@@ -161,6 +161,7 @@ struct sel_broker *sel_broker_free(struct sel_broker *b)
     sel_buf_done(&b->scratch);
     sel_buf_done(&b->scratch2);
     sel_arena_done(&b->arena);
+    sel_arena_done(&b->failure_arena);
     sel_pool_done(&b->pool);
     sel_mem_free(b);
     return NULL;

@@ -204,17 +204,12 @@ uint64_t sel_broker_on_cancelled(struct sel_broker *b, struct sel_broker_session
     uint32_t i = task_of(b, item);
     if (!is_held_by(b, i, s))
         return 0;
-    struct sel_task_entry *task = sel_broker_task_at(b, i);
-    if (!(task->flags & SEL_TASK_CANCELLED)) {
-        sel_broker_task_detach(b, i); /* nobody asked for that: somebody else may run it */
-        sel_broker_task_put_back(b, i);
-        return 0;
-    }
-    if (sel_broker_task_end(b, i, SEL_OUTCOME_CANCELLED, (struct sel_str){NULL, 0}) < 0) {
+    /* It says so only after a CANCEL, though that may have been of a broker before this one. */
+    if (sel_broker_task_cancel(b, i) < 0) {
         sel_broker_session_fail(b, s);
         return 0;
     }
-    return batch_of_end(b, task);
+    return batch_of_end(b, sel_broker_task_at(b, i));
 }
 
 uint64_t sel_broker_on_want(struct sel_broker *b, struct sel_broker_session *s,

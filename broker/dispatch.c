@@ -44,32 +44,33 @@ void sel_broker_task_detach(struct sel_broker *b, uint32_t i)
 
 /* ---- back to the queue ---- */
 
-/* A task of which only a claim was known, and nobody claims it any more. */
-static void lose_orphan(struct sel_broker *b, uint32_t i)
+static void refuse_watcher(struct sel_broker *b, const struct sel_task_entry *task, uint32_t slot,
+                           uint32_t serial)
 {
-    struct sel_task_entry *task = sel_broker_task_at(b, i);
-    struct sel_broker_session *s = sel_broker_session_at(b, task->watcher, task->watcher_serial);
+    struct sel_broker_session *s = sel_broker_session_at(b, slot, serial);
     if (s)
         sel_broker_session_refuse(
             b, s, task->id, 0, SEL_CODE_UNKNOWN_TASK,
             "the broker does not know this task: it was lost with its memory");
-    sel_broker_task_forget(b, i);
 }
 
 void sel_broker_task_lose_orphan(struct sel_broker *b, uint32_t i)
 {
-    lose_orphan(b, i);
+    const struct sel_task_entry *task = sel_broker_task_at(b, i);
+    refuse_watcher(b, task, task->watcher, task->watcher_serial);
+    for (uint32_t n = task->extra; n != SEL_NONE; n = b->notes[n].next)
+        refuse_watcher(b, task, b->notes[n].session, b->notes[n].serial);
+    sel_broker_task_forget(b, i);
 }
 
 void sel_broker_task_put_back(struct sel_broker *b, uint32_t i)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     if (task->flags & SEL_TASK_NO_RECORD) {
-        lose_orphan(b, i);
+        sel_broker_task_lose_orphan(b, i);
         return;
     }
-    if (task->flags & SEL_TASK_CANCELLED &&
-        sel_broker_task_end(b, i, SEL_OUTCOME_CANCELLED, (struct sel_str){NULL, 0}) == 0)
+    if (task->flags & SEL_TASK_CANCELLED && sel_broker_task_cancel(b, i) == 0)
         return;
     b->stats.put_back++;
     if (task->lost >= b->options.poison_max) {

@@ -304,6 +304,7 @@ struct sel_broker {
 
     struct sel_buf out, scratch, scratch2;
     struct sel_arena arena; /* for one plain message */
+    struct sel_arena failure_arena;
     struct sel_broker_stats stats;
 };
 
@@ -445,6 +446,8 @@ int sel_broker_task_end(struct sel_broker *b, uint32_t task, uint16_t code,
 /* With a failure {class, message}; stays as it is if there is no memory for that. */
 int sel_broker_task_fail(struct sel_broker *b, uint32_t task, const char *class, const char *fmt,
                          ...) SEL_PRINTF(4, 5);
+/* As one that is not wanted any more; as above. */
+int sel_broker_task_cancel(struct sel_broker *b, uint32_t task);
 /* Its end has reached its level: the results go out. */
 void sel_broker_task_release(struct sel_broker *b, uint32_t task);
 /* The session wants the result of `task` (or is told it, if it has ended), as `as`. */

@@ -374,6 +374,23 @@ int sel_broker_task_end(struct sel_broker *b, uint32_t i, uint16_t code, struct 
     return 0;
 }
 
+/* {class, message} in scratch2. */
+static int put_failure(struct sel_broker *b, const char *class, const char *text)
+{
+    struct sel_value pairs = {0};
+    struct sel_value_builder map;
+    sel_arena_reset(&b->failure_arena);
+    sel_value_begin_map(&map, &b->failure_arena);
+    sel_value_put_c(&map, "class", sel_value_from_c(class));
+    sel_value_put_c(&map, "message", sel_value_from_c(text));
+    int r = sel_value_end(&map, &pairs);
+    if (r < 0)
+        return r;
+    sel_buf_clear(&b->scratch2);
+    sel_value_encode(&pairs, &b->scratch2);
+    return sel_buf_error(&b->scratch2);
+}
+
 int sel_broker_task_fail(struct sel_broker *b, uint32_t i, const char *class, const char *fmt, ...)
 {
     char text[512];
@@ -381,19 +398,12 @@ int sel_broker_task_fail(struct sel_broker *b, uint32_t i, const char *class, co
     va_start(args, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    struct sel_value pairs = {0};
-    struct sel_value_builder map;
-    sel_arena_reset(&b->arena);
-    sel_value_begin_map(&map, &b->arena);
-    sel_value_put_c(&map, "class", sel_value_from_c(class));
-    sel_value_put_c(&map, "message", sel_value_from_c(text));
-    int r = sel_value_end(&map, &pairs);
-    sel_buf_clear(&b->scratch2);
-    if (r == 0)
-        sel_value_encode(&pairs, &b->scratch2);
-    if (r == 0)
-        r = sel_buf_error(&b->scratch2);
-    if (r == 0)
-        r = sel_broker_task_end(b, i, SEL_OUTCOME_FAILURE, sel_buf_str(&b->scratch2));
-    return r;
+    int r = put_failure(b, class, text);
+    return r < 0 ? r : sel_broker_task_end(b, i, SEL_OUTCOME_FAILURE, sel_buf_str(&b->scratch2));
+}
+
+int sel_broker_task_cancel(struct sel_broker *b, uint32_t i)
+{
+    int r = put_failure(b, "Cancelled", "the task was cancelled");
+    return r < 0 ? r : sel_broker_task_end(b, i, SEL_OUTCOME_CANCELLED, sel_buf_str(&b->scratch2));
 }

@@ -352,7 +352,7 @@ uint64_t sel_broker_on_cancel(struct sel_broker *b, struct sel_broker_session *s
     case SEL_TASK_WAITING:
     case SEL_TASK_QUEUED:
     case SEL_TASK_HELD:
-        if (sel_broker_task_end(b, i, SEL_OUTCOME_CANCELLED, (struct sel_str){NULL, 0}) < 0)
+        if (sel_broker_task_cancel(b, i) < 0)
             sel_broker_session_fail(b, s);
         return batch_of(b, i);
     case SEL_TASK_DELIVERED: {
