@@ -511,6 +511,9 @@ int sel_session_send(struct sel_session *session, size_t bytes_max, bool ask, st
     if (r < 0)
         return r;
     session->must_answer = session->must_resend = false;
+    if (ask)
+        session->gap_told =
+            0; /* a gap before the answer: our RESEND, or what it brought, is lost */
     session->told_ack = head.ack;
     if (session->told_settled < head.settled)
         session->told_settled = head.settled;

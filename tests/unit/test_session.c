@@ -211,6 +211,30 @@ static void test_a_gap_is_told_once_and_closed(void **state)
     close_both(&both);
 }
 
+static void test_a_lost_answer_to_resend_is_found_by_asking(void **state)
+{
+    (void)state;
+    struct both both;
+    open_both(&both);
+    (void)put(&both.broker, 1);
+    lose(&both.broker);
+    (void)put(&both.broker, 2);
+    assert_int_equal(pass(&both.broker, &both.peer), 0); /* a gap */
+    assert_int_equal(pass(&both.peer, &both.broker), 0); /* RESEND */
+    lose(&both.broker);
+    assert_int_equal(pass(&both.peer, &both.broker), 0);
+    assert_int_equal(pass(&both.broker, &both.peer), 0); /* the same gap */
+    assert_int_not_equal(sel_session_owes(&both.peer), SEL_OWES_NOW);
+    struct sel_buf question = say(&both.peer, true);
+    assert_int_equal(hear(&both.broker, &question), 0);
+    sel_buf_done(&question);
+    assert_int_equal(pass(&both.broker, &both.peer), 0); /* the answer, behind the gap */
+    assert_int_equal(sel_session_owes(&both.peer), SEL_OWES_NOW);
+    assert_int_equal(pass(&both.peer, &both.broker), 0); /* RESEND */
+    assert_int_equal(pass(&both.broker, &both.peer), 2);
+    close_both(&both);
+}
+
 static void test_a_lost_last_message_is_found_by_asking(void **state)
 {
     (void)state;
@@ -827,6 +851,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_only_what_has_arrived_can_be_settled),
         cmocka_unit_test(test_a_peer_speaks_after_welcome_even_without_credit_to_give),
         cmocka_unit_test(test_a_gap_is_told_once_and_closed),
+        cmocka_unit_test(test_a_lost_answer_to_resend_is_found_by_asking),
         cmocka_unit_test(test_a_lost_last_message_is_found_by_asking),
         cmocka_unit_test(test_an_old_resend_is_ignored),
         cmocka_unit_test(test_credit_holds_records_back),
