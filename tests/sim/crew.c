@@ -5,7 +5,8 @@
 #include "core/mem.h"
 #include "tests/sim/run.h"
 
-#define AGAIN_US 5000 /* until what found no room is tried again */
+#define AGAIN_US 5000    /* until what found no room is tried again */
+#define WRITABLE_US 1000 /* until a full socket is looked at again */
 
 /* ---- what is settled ---- */
 
@@ -205,8 +206,10 @@ static void begin_all(struct sel_run *run, struct sel_member *member)
 
 static void gone(struct sel_run *run, struct sel_worker *worker, const char *how);
 
-static void pump(struct sel_run *run, struct sel_member *member)
+/* false: the socket takes no more now. */
+static bool pump(struct sel_run *run, struct sel_member *member)
 {
+    bool is_open = true;
     struct sel_buf out = {0};
     int64_t mono_us = sel_process_mono_us(&member->worker->process);
     for (int i = 0; i < 1000; i++) {
@@ -221,11 +224,12 @@ static void pump(struct sel_run *run, struct sel_member *member)
         sel_oracle_said(run, 0, sel_buf_str(&out), true);
         if (sel_net_send(run, &member->link, sel_buf_str(&out)) < 0) {
             sel_peer_unsent(sel_holder_peer(member->holder));
-            sel_actor_wake(&member->actor, run->world.now_us + 1000);
+            is_open = false;
             break;
         }
     }
     sel_buf_done(&out);
+    return is_open;
 }
 
 static void member_turn(struct sel_run *run, void *p)
@@ -244,14 +248,16 @@ static void member_turn(struct sel_run *run, void *p)
     struct sel_peer *peer = sel_holder_peer(member->holder);
     if (worker->is_leaving && sel_holder_is_empty(member->holder))
         sel_peer_goodbye(peer, "leaving");
-    pump(run, member);
+    bool is_open = pump(run, member);
     if (peer->state == SEL_PEER_REFUSED)
         sel_world_violate(&run->world, "error", "%s.%u is refused: %s", worker->process.name,
                           member->index, peer->refusal.text);
     if (peer->state == SEL_PEER_CLOSED)
         gone(run, worker, "has left");
-    else
+    else if (is_open)
         sel_actor_wake_mono(&member->actor, sel_holder_due_us(member->holder));
+    else
+        sel_actor_wake(&member->actor, run->world.now_us + WRITABLE_US);
 }
 
 /* ---- beats ---- */
@@ -344,6 +350,8 @@ void sel_crew_start(struct sel_run *run, struct sel_worker *worker)
     sel_world_note(&run->world, worker->process.name, "starts", worker->process.life, 0);
     worker->process.is_up = true;
     worker->process.life++;
+    if (run->oracle.workers_us == 0)
+        run->oracle.workers_us = run->world.now_us;
     worker->is_leaving = false;
     for (uint32_t i = 0; i < worker->member_count; i++)
         start_member(run, worker, &worker->members[i]);

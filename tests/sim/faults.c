@@ -154,6 +154,8 @@ static void worker_again(struct sel_run *run, void *p, uint64_t a, uint64_t b)
 static void fault_crash(struct sel_run *run, struct sel_prng *prng)
 {
     struct sel_worker *worker = some_worker(run, prng);
+    if (!worker->process.is_up)
+        return;
     sel_crew_crash(run, worker);
     int64_t wait =
         sel_draw_chance(prng, 200) ? run->scenario.faults_until_us : some_while(run, prng);
@@ -180,6 +182,8 @@ static void fault_slow(struct sel_run *run, struct sel_prng *prng)
 static void fault_leave(struct sel_run *run, struct sel_prng *prng)
 {
     struct sel_worker *worker = some_worker(run, prng);
+    if (!worker->process.is_up)
+        return;
     sel_crew_leave(run, worker);
     int64_t wait = 2 * some_while(run, prng);
     sel_world_plan(&run->world, run->world.now_us + wait, worker_again, worker, 0, 0);

@@ -146,7 +146,8 @@ static void check_refused(struct sel_run *run, struct sel_wish *wish,
     case SEL_CODE_UNKNOWN_TASK:
         if (deed->is_quiet) /* its result is wanted by nobody, and need not be kept */
             return;
-        if (is_forgiven(run, deed, deed->settled_us))
+        /* what was cancelled before it was taken never came to the broker */
+        if (deed->settled_us == 0 || is_forgiven(run, deed, deed->settled_us))
             return;
         BROKEN(run, "lost", "task %u was settled and is not known", deed->index);
         return;
@@ -190,8 +191,12 @@ static uint32_t deaths_of(const struct sel_run *run, const struct sel_deed *deed
 /* A result that no worker made: the broker must have had a reason. */
 static bool is_brokers_own(const struct sel_run *run, const struct sel_deed *deed, uint32_t code)
 {
-    if (code == SEL_OUTCOME_CANCELLED)
-        return deed->cancelled_us || run->oracle.deeds[deed->body].cancelled_us;
+    if (code == SEL_OUTCOME_CANCELLED) {
+        for (uint32_t i = 0; i < run->oracle.deed_count; i++)
+            if (run->oracle.deeds[i].body == deed->body && run->oracle.deeds[i].cancelled_us)
+                return true;
+        return false;
+    }
     if (code != SEL_OUTCOME_FAILURE)
         return false;
     for (uint32_t i = 0; i < run->scenario.worker_count; i++)
@@ -215,7 +220,9 @@ static void check_made(struct sel_run *run, const struct sel_deed *deed,
     }
     const struct sel_execution *e = &run->oracle.runs[index];
     uint32_t code = e->code == SEL_OUTCOME_FATAL ? SEL_OUTCOME_FAILURE : e->code;
-    if (e->ended_us == 0 || code != result->code)
+    bool is_called_off = result->code == SEL_OUTCOME_CANCELLED && code == SEL_OUTCOME_RETRY &&
+                         is_brokers_own(run, deed, result->code);
+    if (e->ended_us == 0 || (code != result->code && !is_called_off))
         BROKEN(run, "invented", "task %u: run %u ended with %u, its result says %u", deed->index,
                index, e->code, result->code);
 }
@@ -307,8 +314,11 @@ static void check_early(struct sel_run *run, const struct sel_deed *deed,
 static bool is_released(const struct sel_run *run, const struct sel_deed *deed,
                         const struct sel_execution *e)
 {
-    return e->state == SEL_RUN_DEAD || (e->ended_us && e->code == SEL_OUTCOME_RETRY) ||
-           has_lapsed(run, e->member, deed->submitted_us) || is_forgotten(run, deed, e->begun_us);
+    bool is_over = e->ended_us && (e->code == SEL_OUTCOME_RETRY ||
+                                   /* a CANCEL is not kept: another life may know nothing of it */
+                                   e->code == SEL_OUTCOME_CANCELLED);
+    return e->state == SEL_RUN_DEAD || is_over || has_lapsed(run, e->member, deed->submitted_us) ||
+           is_forgotten(run, deed, e->begun_us);
 }
 
 static void check_again(struct sel_run *run, const struct sel_deed *deed,
@@ -339,7 +349,8 @@ static void check_order(struct sel_run *run, const struct sel_deed *deed)
         return;
     for (uint32_t i = 0; i < run->oracle.deed_count; i++) {
         const struct sel_deed *other = &run->oracle.deeds[i];
-        if (other->submitted_us && other->runs == 0 && other != deed &&
+        if (other->settled_us && other->settled_us < run->oracle.workers_us && other->runs == 0 &&
+            other != deed &&
             (other->priority > deed->priority ||
              (other->priority == deed->priority && other->age < deed->age)))
             BROKEN(run, "order", "task %u (priority %u, age %u) before task %u (%u, %u)",
@@ -531,6 +542,7 @@ void sel_oracle_check_end(struct sel_run *run)
         else if (deed->is_quiet && !wish->is_settled && !wish->is_refused)
             BROKEN(run, "idle", "task %u of p%u was never settled", deed->index, wish->producer);
         else if (deed->is_quiet && deed->runs == 0 && !deed->cancelled_us &&
+                 (run->scenario.has_journal || deed->level == SEL_LEVEL_MEMORY) &&
                  !is_forgiven(run, deed, deed->settled_us) && !is_brokers_own(run, deed, 1))
             BROKEN(run, "lost", "task %u was settled and never begun", deed->index);
     }

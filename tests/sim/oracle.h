@@ -89,7 +89,8 @@ struct sel_execution {
 #define SEL_ORACLE_DEATHS 256
 
 struct sel_oracle {
-    uint32_t submits; /* that were seen: the age of tasks */
+    int64_t workers_us; /* when the first worker started */
+    uint32_t submits;   /* that were seen: the age of tasks */
     struct sel_deed deeds[SEL_SIM_TASKS];
     uint32_t deed_count;
     struct sel_wish *wishes;

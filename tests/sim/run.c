@@ -99,11 +99,17 @@ static void settle_down(struct sel_run *run, const char *when)
         return;
     const struct sel_broker_stats *stats = &run->server.stats;
     sel_oracle_check_broker(run);
+    char producers[100] = "";
+    size_t n = 0;
+    for (uint32_t i = 0; i < run->scenario.producer_count; i++)
+        n += (size_t)snprintf(producers + n, sizeof(producers) - n,
+                              " %u due %u unsettled %u waiting", run->sources[i].due_count,
+                              sel_producer_unsettled(run->sources[i].producer),
+                              sel_producer_waiting(run->sources[i].producer));
     sel_world_violate(&run->world, "idle",
-                      "%s: work is left: producers %s, workers %s, broker %s (%llu queued, %llu "
+                      "%s: work is left: producers:%s; workers %s, broker %s (%llu queued, %llu "
                       "waiting, %llu delivered)",
-                      when, sel_source_is_idle(run) ? "idle" : "busy",
-                      sel_crew_is_idle(run) ? "idle" : "busy",
+                      when, producers, sel_crew_is_idle(run) ? "idle" : "busy",
                       sel_server_is_idle(run) ? "idle" : "busy", (unsigned long long)stats->queued,
                       (unsigned long long)stats->waiting, (unsigned long long)stats->delivered);
 }

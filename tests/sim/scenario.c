@@ -69,9 +69,10 @@ static void draw_limits(struct sel_scenario *s, struct sel_prng *prng)
     bool is_small = sel_scenario_has(s, SEL_MODE_SMALL);
     bool is_large = sel_scenario_has(s, SEL_MODE_LARGE);
     s->record_max = is_small ? 8192 : 256 << 10;
-    s->payload_max = is_large ? 6000 : 200;
+    s->payload_max = is_large && !is_small ? 100000 : is_large ? 6000 : 200;
     s->result_max = is_large ? 4000 : 64;
-    s->memory_max = is_large ? 512 << 10 : 64 << 20;
+    s->result_bytes_max = 16 << 20; /* nothing that may be asked for again is dropped */
+    s->memory_max = is_large ? 4 << 20 : 64 << 20;
     s->payload_memory = sel_draw_chance(prng, 500) ? 1 : 64 << 10;
     s->journal_compact_min = sel_draw_chance(prng, 700) ? 4096 : 1 << 20;
     s->batch_bytes_max = is_small ? 4096 : 1 << 20;

@@ -66,7 +66,7 @@ struct sel_scenario {
     int64_t submits_until_us;
     int64_t quiet_us; /* by then everything must be done, after the faults */
     int64_t unknown_task_us;
-    uint64_t memory_max, payload_memory, journal_compact_min, batch_bytes_max;
+    uint64_t memory_max, result_bytes_max, payload_memory, journal_compact_min, batch_bytes_max;
     uint64_t window_records, window_bytes, outbox_bytes_max;
     uint64_t peer_window_records, peer_window_bytes;
     uint32_t record_max, poison_max;

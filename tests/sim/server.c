@@ -78,6 +78,7 @@ static int core_start(struct sel_run *run, struct sel_error *err)
         .interval_us = s->interval_us,
         .memory_max = s->memory_max,
         .payload_memory = s->payload_memory,
+        .result_bytes_max = s->result_bytes_max,
         .poison_max = s->poison_max,
         .unknown_task_us = s->unknown_task_us,
         .window_records = s->window_records,
@@ -109,6 +110,11 @@ static void start(struct sel_run *run, void *p, uint64_t life, uint64_t b)
     struct sel_error err = {0};
     int r = core_start(run, &err);
     sel_world_note(&run->world, "broker", "starts", server->starts, (uint64_t)r);
+    if ((r == -EIO || r == -ENOSPC) && !run->is_healing) { /* the disk still fails */
+        sel_server_kill(run, false);
+        sel_server_start(run, sel_draw_wait(&server->prng, 500000));
+        return;
+    }
     if (r < 0) {
         BROKEN(run, "journal", "the broker does not start: %s: %s", sel_error_name(r), err.text);
         return;

@@ -5,7 +5,8 @@
 #include "core/mem.h"
 #include "tests/sim/run.h"
 
-#define AGAIN_US 10000 /* until what found no room is tried again */
+#define AGAIN_US 10000   /* until what found no room is tried again */
+#define WRITABLE_US 1000 /* until a full socket is looked at again */
 
 static const char *const queue_names[SEL_SIM_QUEUES] = {"queue0", "queue1", "queue2", "queue3"};
 static const char *const kind_names[SEL_SIM_KINDS] = {"kind0", "kind1", "kind2", "kind3"};
@@ -147,8 +148,10 @@ static void say_due(struct sel_run *run, struct sel_source *source)
 
 /* ---- the loop ---- */
 
-static void pump(struct sel_run *run, struct sel_source *source)
+/* false: the socket takes no more now. */
+static bool pump(struct sel_run *run, struct sel_source *source)
 {
+    bool is_open = true;
     struct sel_buf out = {0};
     int64_t mono_us = sel_process_mono_us(&source->process);
     for (int i = 0; i < 1000; i++) {
@@ -163,11 +166,12 @@ static void pump(struct sel_run *run, struct sel_source *source)
         sel_oracle_said(run, 0, sel_buf_str(&out), true);
         if (sel_net_send(run, &source->link, sel_buf_str(&out)) < 0) {
             sel_peer_unsent(sel_producer_peer(source->producer));
-            sel_actor_wake(&source->actor, run->world.now_us + 1000);
+            is_open = false;
             break;
         }
     }
     sel_buf_done(&out);
+    return is_open;
 }
 
 static void source_turn(struct sel_run *run, void *p)
@@ -180,12 +184,14 @@ static void source_turn(struct sel_run *run, void *p)
         sel_frame_free(frame);
     }
     say_due(run, source);
-    pump(run, source);
+    if (pump(run, source))
+        sel_actor_wake_mono(&source->actor, sel_producer_due_us(source->producer));
+    else
+        sel_actor_wake(&source->actor, run->world.now_us + WRITABLE_US);
     const struct sel_peer *peer = sel_producer_peer(source->producer);
     if (peer->state == SEL_PEER_REFUSED)
         sel_world_violate(&run->world, "error", "%s is refused: %s", source->process.name,
                           peer->refusal.text);
-    sel_actor_wake_mono(&source->actor, sel_producer_due_us(source->producer));
 }
 
 /* ---- life ---- */
@@ -271,6 +277,7 @@ void sel_source_cancel(struct sel_run *run, struct sel_source *source, struct se
     sel_world_note(&run->world, source->process.name, "cancels", deed->index, (uint64_t)(int64_t)r);
     if (r == 0 && deed->cancelled_us == 0)
         deed->cancelled_us = run->world.now_us;
+    sel_actor_wake(&source->actor, run->world.now_us);
 }
 
 void sel_source_audit(struct sel_run *run)
