@@ -41,6 +41,7 @@ struct sel_producer {
     struct sel_waiting waiting;
     uint32_t waiting_max;
     uint64_t base;
+    uint64_t window_records, window_bytes;
     int64_t now_us, lost_since_us, lost_after_us;
     bool was_open, has_failed_all;
     uint64_t arrived_bytes; /* not settled with the peer yet */
@@ -103,6 +104,8 @@ int sel_producer_new(const struct sel_producer_options *options, int64_t now_us,
         sel_producer_free(producer);
         return r;
     }
+    producer->window_records = producer->peer.session.in.window_records;
+    producer->window_bytes = producer->peer.session.in.window_bytes;
     *ret = producer;
     return 0;
 }
@@ -359,6 +362,25 @@ int sel_producer_cancel(struct sel_producer *producer, struct sel_id id)
     const struct sel_wire_item item = item_of(SEL_RECORD_CANCEL, id);
     uint64_t unused;
     return put(producer, &item, &unused);
+}
+
+bool sel_producer_is_waiting(const struct sel_producer *producer, struct sel_id id)
+{
+    return sel_waiting_get(&producer->waiting, id) != NULL;
+}
+
+bool sel_producer_has_room(const struct sel_producer *producer)
+{
+    const struct sel_outbox *out = &producer->peer.session.out;
+    return producer->deferred_count == 0 &&
+           producer->waiting.count < producer->waiting_max - producer->waiting_max / 8 &&
+           out->end - out->head <= out->bytes_max - out->bytes_max / 8;
+}
+
+void sel_producer_hold(struct sel_producer *producer, bool hold)
+{
+    sel_inbox_window(&producer->peer.session.in, hold ? 0 : producer->window_records,
+                     hold ? 0 : producer->window_bytes);
 }
 
 /* ---- what the broker says ---- */

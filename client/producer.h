@@ -78,6 +78,12 @@ bool sel_producer_forget(struct sel_producer *producer, struct sel_id id);
  * SEL_ENOMEM. */
 int sel_producer_cancel(struct sel_producer *producer, struct sel_id id) SEL_WARN_UNUSED;
 
+bool sel_producer_is_waiting(const struct sel_producer *producer, struct sel_id id);
+/* Whether an eighth of all limits is free again: worth waking those up who got SEL_ELIMIT. */
+bool sel_producer_has_room(const struct sel_producer *producer);
+/* The caller has no room for more results: the broker gets no more credit for them until it has. */
+void sel_producer_hold(struct sel_producer *producer, bool hold);
+
 /* The socket's side: as of sel_peer. */
 void sel_producer_receive(struct sel_producer *producer, struct sel_str frame, int64_t now_us);
 enum sel_peer_action sel_producer_poll(struct sel_producer *producer, int64_t now_us,
