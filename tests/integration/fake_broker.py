@@ -202,9 +202,10 @@ class Broker:
             if not flags & 1:
                 session.tasks.append((now + self.rng.random() * 0.02, id_))
         elif name == "WATCH":
-            if id_ not in self.results:
+            if id_ in self.results:
+                session.tasks.append((now, id_))
+            else:
                 self.complain("WATCH of a task that was never settled")
-            session.tasks.append((now, id_))
         else:
             self.complain(f"a producer does not send {name}")
         return None

@@ -274,7 +274,7 @@ export class Producer {
   #queues = new Map();
   #waiting = new Map(); // id: the task of which a result is wanted
   #unsettled = new Map(); // id: the task that is not settled
-  #refused = new Set(); // ids that were refused, until that is settled
+  #refused = new Set(); // records that were refused and are not settled
   #later = []; // {at, record} that the broker had no room for
   #outbox = new Outbox();
   #socket = null;
@@ -460,7 +460,7 @@ export class Producer {
   #restart() {
     const later = new Set(this.#later.map(({ record }) => idOf(record)));
     const kept = this.#outbox.all().filter((record) => typeOf(record) !== Kind.WATCH && !later.has(idOf(record)) &&
-      (typeOf(record) !== Kind.SUBMIT || (this.#unsettled.has(idOf(record)) && !this.#refused.has(idOf(record)))));
+      !this.#refused.has(record) && (typeOf(record) !== Kind.SUBMIT || this.#unsettled.has(idOf(record))));
     for (const record of kept) later.add(idOf(record));
     const watches = [...this.#waiting.keys()].filter((id) => !later.has(id))
       .map((id) => encodeRecord({ type: Kind.WATCH, id }));
@@ -527,9 +527,9 @@ export class Producer {
   // What was refused (`record`) is still kept: `settled` comes behind its REFUSED.
   #onRefused(id, code, record, text) {
     const isKept = record !== undefined && idOf(record) === id;
-    if (isKept && typeOf(record) === Kind.SUBMIT) this.#refused.add(id);
+    if (isKept) this.#refused.add(record);
     if (isKept && (code === FULL || code === DRAINING)) {
-      this.#later.push({ at: performance.now() + REFUSED_PAUSE_MS, record });
+      this.#later.push({ at: performance.now() + REFUSED_PAUSE_MS, record: Buffer.from(record) });
       return;
     }
     const error = new TaskError("refused", "Refused", text);
@@ -541,7 +541,7 @@ export class Producer {
 
   #onSettled(record) {
     const id = idOf(record);
-    if (typeOf(record) !== Kind.SUBMIT || this.#refused.delete(id)) return;
+    if (this.#refused.delete(record) || typeOf(record) !== Kind.SUBMIT) return;
     this.#unsettled.get(id)?.settle();
     this.#unsettled.delete(id);
   }

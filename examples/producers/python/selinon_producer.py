@@ -254,7 +254,7 @@ class Producer:
         self.on_settled, self.log = on_settled, log or (lambda text: None)
         self.waiting = {}      # the ids of which a result is wanted, in the order of submits
         self.quiet = set()     # ids of which none is wanted and that are not settled
-        self.refused = set()   # ids that were refused, until that is settled
+        self.refused = set()   # numbers of records that were refused and are not settled
         self.outbox = Outbox()
         self.later = deque()   # (when, record) that the broker had no room for
         self.finished = []     # results that `poll` has not handed out
@@ -455,8 +455,8 @@ class Producer:
         """A new session: WATCH for what was settled, and what was not settled again."""
         self.arrived = self.arrived_bytes = 0
         later = {r[8:24] for _, r in self.later}
-        kept = [r for r in (*self.outbox.kept, *self.outbox.due)
-                if r[4] != WATCH and r[8:24] not in later
+        kept = [r for i, r in enumerate((*self.outbox.kept, *self.outbox.due), self.outbox.settled + 1)
+                if r[4] != WATCH and r[8:24] not in later and i not in self.refused
                 and (r[4] != SUBMIT or r[8:24] in self.waiting or r[8:24] in self.quiet)]
         self.refused.clear()
         later.update(r[8:24] for r in kept)
@@ -513,8 +513,8 @@ class Producer:
         """What was refused is still kept: `settled` comes behind its REFUSED."""
         at = handle - self.outbox.settled - 1
         is_kept = 0 <= at < len(self.outbox.kept) and self.outbox.kept[at][8:24] == id_
-        if is_kept and self.outbox.kept[at][4] == SUBMIT:
-            self.refused.add(id_)
+        if is_kept:
+            self.refused.add(handle)
         if is_kept and code in (FULL, DRAINING):
             self.later.append((time.monotonic() + 0.5, self.outbox.kept[at]))
         elif id_ in self.waiting or id_ in self.quiet:
@@ -523,17 +523,17 @@ class Producer:
             self.finished.append(Result(id_, "refused", payload))
 
     def _settle(self, settled):
+        first = self.outbox.settled + 1
         decided = self.outbox.settle(settled)
         if not (self.on_settled or self.quiet or self.refused):
             return
-        for r in decided:
-            id_ = r[8:24]
-            if r[4] == SUBMIT and id_ in self.refused:
-                self.refused.discard(id_)
+        for number, r in enumerate(decided, first):
+            if number in self.refused:
+                self.refused.discard(number)
             elif r[4] == SUBMIT:
-                self.quiet.discard(id_)
+                self.quiet.discard(r[8:24])
                 if self.on_settled:
-                    self.on_settled(id_)
+                    self.on_settled(r[8:24])
 
     # ---- what goes, and when ----
 
