@@ -18,6 +18,7 @@
 
 #define DATA "data.mdb"
 #define TAIL "tail"
+#define TAIL_NEW "tail.new"
 #define BALLAST "ballast"
 #define LOCK "lock"
 #define MODE 0644
@@ -471,26 +472,25 @@ static int write_head(struct sel_journal_files *files, struct sel_journal_link s
 
 int sel_journal_files_new_tail(struct sel_journal_files *files, struct sel_journal_link stored)
 {
-    bool is_new = files->tail_fd < 0;
-    if (is_new) {
-        int fd = open_in(files, TAIL, O_RDWR | O_CREAT);
-        if (fd < 0)
-            return full_to_enospc(fd);
-        files->tail_fd = fd;
-    }
+    int fd = open_in(files, TAIL_NEW, O_RDWR | O_CREAT | O_TRUNC);
+    if (fd < 0)
+        return full_to_enospc(fd);
+    close_fd(&files->tail_fd);
+    files->tail_fd = fd;
+    files->tail_size = SEL_JOURNAL_TAIL_HEAD;
     files->tail.format = SEL_JOURNAL_FORMAT;
     read_boot(files->tail.boot);
     files->is_same_boot = true;
-    /* In this order: a head of this boot must never stand before what another boot has torn. */
-    int r = ftruncate(files->tail_fd, (off_t)SEL_JOURNAL_TAIL_HEAD) < 0 ? -errno : 0;
-    if (r == 0)
-        r = write_head(files, stored);
-    if (r == 0 && fdatasync(files->tail_fd) < 0)
-        r = -errno;
-    if (r == 0 && is_new && fsync(files->folder_fd) < 0)
-        r = -errno;
-    files->tail_size = SEL_JOURNAL_TAIL_HEAD;
-    return r;
+    return write_head(files, stored);
+}
+
+int sel_journal_files_adopt_tail(struct sel_journal_files *files)
+{
+    if (fdatasync(files->tail_fd) < 0 ||
+        renameat(files->folder_fd, TAIL_NEW, files->folder_fd, TAIL) < 0 ||
+        fsync(files->folder_fd) < 0)
+        return full_to_enospc(-errno);
+    return 0;
 }
 
 int sel_journal_files_write_tail(struct sel_journal_files *files, const uint8_t *p, size_t n)

@@ -63,9 +63,11 @@ int sel_journal_files_walk_tail(struct sel_journal_files *files, struct sel_jour
                                 sel_journal_tail_fn visit, void *ctx,
                                 struct sel_error *err) SEL_WARN_UNUSED;
 
-/* Begins the tail anew, for this boot. Survives the loss of power. 0 or -errno. */
+/* Begins a new tail, of this boot, which the functions below write to. It takes the place of the
+ * old one, whole and synced, with `adopt`. 0 or -errno. */
 int sel_journal_files_new_tail(struct sel_journal_files *files,
                                struct sel_journal_link stored) SEL_WARN_UNUSED;
+int sel_journal_files_adopt_tail(struct sel_journal_files *files) SEL_WARN_UNUSED;
 /* Appends entries; all or none. 0; -ENOSPC; other -errno: what is in the file is not known. */
 int sel_journal_files_write_tail(struct sel_journal_files *files, const uint8_t *p,
                                  size_t n) SEL_WARN_UNUSED;

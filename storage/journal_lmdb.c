@@ -839,6 +839,30 @@ static int load(struct lmdb_journal *j, struct sel_error *err)
     return r == SEL_ENOMEM ? fail(j, err, r, "opened") : r;
 }
 
+/* What is still pending stays so. */
+static int write_tail(struct lmdb_journal *j)
+{
+    int r = sel_journal_files_new_tail(&j->files, j->stored);
+    for (uint32_t i = 0; i < j->pending_count && r == 0; i++)
+        r = sel_journal_files_write_tail(&j->files, j->pending[i].p, j->pending[i].n);
+    return r == 0 ? sel_journal_files_adopt_tail(&j->files) : r;
+}
+
+/* A lack of room does not keep it from being opened: only so can some be made. Appends will say it
+ * then, or use the reserve. */
+static int take_over(struct lmdb_journal *j, bool has_ballast)
+{
+    int r = has_ballast ? check_ballast(j, false) : 0;
+    if ((r == 0 || is_room(r)) && j->pending_count > 0)
+        r = attempt_with_room(j, commit_batches, NULL, 0, true);
+    if (r < 0 && !is_room(r))
+        return r;
+    r = write_tail(j);
+    if (r == -ENOSPC && sel_journal_files_give_ballast(&j->files))
+        r = write_tail(j);
+    return r;
+}
+
 static int open_for_writing(struct lmdb_journal *j, bool has_ballast, struct sel_error *err)
 {
     MDB_txn *txn;
@@ -849,15 +873,7 @@ static int open_for_writing(struct lmdb_journal *j, bool has_ballast, struct sel
         return sel_error_set(err, code_of(rc), nowhere, "cannot open '%s': %s", j->files.data_path,
                              mdb_strerror(rc));
     rc = mdb_txn_commit(txn); /* keeps the handle; nothing has changed */
-    int r = code_of(rc);
-    if (r == 0 && has_ballast)
-        r = check_ballast(j, false);
-    if (r == -ENOSPC)
-        r = 0; /* appends will say it, unless they are urgent */
-    if (r == 0 && j->pending_count > 0)
-        r = attempt_with_room(j, commit_batches, NULL, 0, true);
-    if (r == 0)
-        r = sel_journal_files_new_tail(&j->files, j->stored);
+    int r = rc == 0 ? take_over(j, has_ballast) : code_of(rc);
     return r < 0 ? fail(j, err, r, "opened") : 0;
 }
 

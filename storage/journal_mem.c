@@ -490,13 +490,12 @@ static void mem_stats(struct sel_journal *journal, struct sel_journal_stats *ret
 static void mem_close(struct sel_journal *journal)
 {
     struct mem_journal *j = mem_of(journal);
-    if (!j->is_dead) {
-        pthread_mutex_lock(&j->disk->lock);
-        if (j->disk->write_count > 0)
-            (void)sync_locked(j); /* what fails is found by the next open, as after a crash */
+    pthread_mutex_lock(&j->disk->lock);
+    if (!j->is_dead && j->disk->write_count > 0)
+        (void)sync_locked(j); /* what fails is found by the next open, as after a crash */
+    if (j->disk->owner == j)
         end_owner(j->disk);
-        pthread_mutex_unlock(&j->disk->lock);
-    }
+    pthread_mutex_unlock(&j->disk->lock);
     sel_mem_free(j);
 }
 
