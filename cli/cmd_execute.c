@@ -171,7 +171,7 @@ struct session {
     const struct values *values;
     struct sel_arena arena;
     struct sel_cli_case script; /* with --mock */
-    struct sel_cli_config config;
+    struct sel_config config;
     struct sel_modules *modules;
     struct sel_mock *mock;
     struct sel_executor *executor;
@@ -532,7 +532,7 @@ static void release(struct session *s)
     s->mock = sel_mock_free(s->mock);
     if (s->dump_path)
         (void)unlink(s->dump_path); /* somebody else may have removed it */
-    sel_cli_config_done(&s->config);
+    sel_config_done(&s->config);
     s->modules = sel_modules_free(s->modules);
     sel_arena_done(&s->arena);
 }

@@ -109,7 +109,7 @@ static int write_json(struct sel_arena *arena, const struct sel_system *s, struc
     return 0;
 }
 
-static int dump(const struct sel_cli *cli, const struct values *v, struct sel_cli_config *config)
+static int dump(const struct sel_cli *cli, const struct values *v, struct sel_config *config)
 {
     struct sel_buf buf = {0};
     const char *format = dump_format(v);
@@ -131,7 +131,7 @@ static int dump(const struct sel_cli *cli, const struct values *v, struct sel_cl
     return r < 0 ? sel_cli_fail_with(cli, &err) : SEL_CLI_OK;
 }
 
-static int answer(const struct sel_cli *cli, const struct values *v, struct sel_cli_config *config)
+static int answer(const struct sel_cli *cli, const struct values *v, struct sel_config *config)
 {
     if (v->list_task_queues)
         list_task_queues(cli, config->system);
@@ -147,7 +147,7 @@ static int answer(const struct sel_cli *cli, const struct values *v, struct sel_
 static int run(const struct sel_cli *cli, const void *values)
 {
     const struct values *v = values;
-    struct sel_cli_config config = {0};
+    struct sel_config config = {0};
     const struct sel_cli_config_request request = {
         .nodes = v->nodes,
         .flows = v->flows,
@@ -156,7 +156,7 @@ static int run(const struct sel_cli *cli, const void *values)
     };
     int r = sel_cli_config_load(cli, &request, &config);
     int status = r < 0 ? SEL_CLI_FAILED : answer(cli, v, &config);
-    sel_cli_config_done(&config);
+    sel_config_done(&config);
     return sel_cli_finish(cli, status);
 }
 

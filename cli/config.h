@@ -10,6 +10,7 @@
 #include "core/compile.h"
 #include "core/error.h"
 #include "core/system.h"
+#include "worker/config.h"
 
 struct sel_cli_config_request {
     const char *nodes;          /* the nodes file */
@@ -24,18 +25,10 @@ struct sel_cli_config_request {
     const struct sel_compile_user *user; /* functions of modules; may be NULL */
 };
 
-/* Zeroed is empty. */
-struct sel_cli_config {
-    struct sel_arena arena; /* sources, diagnostics */
-    struct sel_diag diag;
-    struct sel_system *system; /* NULL unless it compiled */
-};
-
 /* Reads and compiles. Diagnostics are printed on cli->err as `file:line:column: error: ...` or
  * `... warning: ...`, the rest as `Error: ...`. 0, or negative: everything has been said, the exit
- * status is SEL_CLI_FAILED. `config` is to be freed with done in both cases. */
+ * status is SEL_CLI_FAILED. `config` is to be freed with sel_config_done in both cases. */
 int sel_cli_config_load(const struct sel_cli *cli, const struct sel_cli_config_request *request,
-                        struct sel_cli_config *config) SEL_WARN_UNUSED;
-void sel_cli_config_done(struct sel_cli_config *config);
+                        struct sel_config *config) SEL_WARN_UNUSED;
 
 #endif

@@ -6,9 +6,7 @@
 
 #include "cli/cli.h"
 #include "core/arena.h"
-
-#define FILE_SIZE_MAX (UINT64_C(1) << 30)
-#define CHUNK_SIZE ((size_t)64 << 10) /* read at a time from what has no size */
+#include "worker/config.h"
 
 /* ---- errors ---- */
 
@@ -50,71 +48,10 @@ static int file_error(struct sel_error *err, int code, const char *path)
     return sel_error_set(err, code, (struct sel_pos){path, 0, 0}, "%s", sel_error_text(code));
 }
 
-/* Up to `cap` bytes: the count, or -errno. */
-static ssize_t read_full(int fd, char *p, size_t cap)
-{
-    size_t n = 0;
-    while (n < cap) {
-        ssize_t got = read(fd, p + n, cap - n);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return -errno;
-        if (got == 0)
-            break;
-        n += (size_t)got;
-    }
-    return (ssize_t)n;
-}
-
-/* Reads to the end: files by their size, pipes in growing pieces. */
-static int read_all(struct sel_arena *arena, int fd, size_t size_hint, struct sel_str *ret)
-{
-    size_t cap = size_hint > 0 ? size_hint + 1 : CHUNK_SIZE, n = 0;
-    char *text = sel_arena_alloc_raw(arena, cap, 1);
-    for (;;) { /* ends with the file or at FILE_SIZE_MAX */
-        if (!text)
-            return SEL_ENOMEM;
-        ssize_t got = read_full(fd, text + n, cap - n);
-        if (got < 0)
-            return (int)got;
-        n += (size_t)got;
-        if (n < cap) {
-            text[n] = '\0';
-            *ret = (struct sel_str){text, n};
-            return 0;
-        }
-        if (cap > FILE_SIZE_MAX)
-            return SEL_ELIMIT;
-        char *larger = sel_arena_alloc_raw(arena, cap * 2, 1);
-        if (larger)
-            memcpy(larger, text, n);
-        text = larger;
-        cap *= 2;
-    }
-}
-
-static int read_open(struct sel_arena *arena, int fd, struct sel_str *ret)
-{
-    struct stat st;
-    if (fstat(fd, &st) < 0)
-        return -errno;
-    if (S_ISDIR(st.st_mode))
-        return -EISDIR;
-    if (st.st_size < 0 || (uint64_t)st.st_size > FILE_SIZE_MAX)
-        return SEL_ELIMIT;
-    return read_all(arena, fd, (size_t)st.st_size, ret);
-}
-
 int sel_cli_read_file(struct sel_arena *arena, const char *path, struct sel_str *ret,
                       struct sel_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return file_error(err, -errno, path);
-    int r = read_open(arena, fd, ret);
-    (void)close(fd); /* nothing was written */
-    return r < 0 ? file_error(err, r, path) : 0;
+    return sel_config_read_file(arena, path, ret, err);
 }
 
 static int write_full(int fd, struct sel_str text)

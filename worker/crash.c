@@ -34,6 +34,7 @@ struct sel_crash_page *sel_crash_page_free(struct sel_crash_page *page)
 
 void sel_crash_page_clear(struct sel_crash_page *page)
 {
+    page->has_ended = 0;
     memset(page->threads, 0, page->size - sizeof(*page));
 }
 

@@ -37,7 +37,8 @@ _Static_assert(sizeof(struct sel_crash_thread) == 64, "a cache line");
 struct sel_crash_page {
     uint32_t thread_count, slot_count;
     size_t size;
-    uint8_t pad[48];
+    uint32_t has_ended; /* the process ends as it wants to: its exit status is meant */
+    uint8_t pad[44];
     struct sel_crash_thread threads[];
     /* then thread_count * slot_count of struct sel_crash_task */
 };

@@ -316,11 +316,15 @@ int sel_holder_end(struct sel_holder *h, struct sel_held_task *task, uint32_t co
                    int64_t countdown_us, struct sel_str payload)
 {
     SEL_ASSERT(task->state == SEL_HELD_RUNNING);
+    struct sel_wire_item item = end_of(task, SEL_RECORD_DONE, code);
     if (code == SEL_OUTCOME_CANCELLED) {
-        owe_end(h, task, SEL_RECORD_CANCELLED, 0, NULL);
+        item = end_of(task, SEL_RECORD_CANCELLED, 0);
+        if (put_end(h, task, &item) == 0)
+            h->stats.cancelled++;
+        else
+            owe_end(h, task, SEL_RECORD_CANCELLED, 0, NULL);
         return 0;
     }
-    struct sel_wire_item item = end_of(task, SEL_RECORD_DONE, code);
     item.payload = payload;
     if (code == SEL_OUTCOME_RETRY && countdown_us > 0)
         item.countdown_us = (uint64_t)countdown_us;

@@ -156,6 +156,22 @@ void sel_worker_socket_skip(struct sel_worker_socket *socket)
         ;
 }
 
+/* ---- a session ---- */
+
+static void say(const struct sel_worker_link *link, const char *fmt, ...) SEL_PRINTF(2, 3);
+
+static void say(const struct sel_worker_link *link, const char *fmt, ...)
+{
+    char line[ENDPOINT_MAX + 128];
+    va_list args;
+    if (!link->options.log)
+        return;
+    va_start(args, fmt);
+    (void)vsnprintf(line, sizeof(line), fmt, args);
+    va_end(args);
+    link->options.log(link->options.ctx, line);
+}
+
 /* ---- news of a session's socket ---- */
 
 static uint32_t events_of(struct sel_worker_link *link)
@@ -202,7 +218,8 @@ static void on_tick(struct sel_loop *loop, struct sel_timer *timer)
         link->stats.missed++;
     link->must_look = true;
     link->is_blocked = false;
-    (void)sel_loop_timer_start(loop, timer, sel_loop_now_us(loop) + TICK_US); /* has its place */
+    if (sel_loop_timer_start(loop, timer, sel_loop_now_us(loop) + TICK_US) < 0)
+        say(link, "no memory for the tick"); /* cannot be: it has just given its place back */
 }
 
 /* The loop is awake: that was all. */
@@ -226,20 +243,6 @@ static void set_due(struct sel_worker_link *link, int64_t due_us)
 }
 
 /* ---- connections ---- */
-
-static void say(const struct sel_worker_link *link, const char *fmt, ...) SEL_PRINTF(2, 3);
-
-static void say(const struct sel_worker_link *link, const char *fmt, ...)
-{
-    char line[ENDPOINT_MAX + 128];
-    va_list args;
-    if (!link->options.log)
-        return;
-    va_start(args, fmt);
-    (void)vsnprintf(line, sizeof(line), fmt, args);
-    va_end(args);
-    link->options.log(link->options.ctx, line);
-}
 
 static void drop_socket(struct sel_worker_link *link, int linger_ms)
 {
