@@ -5,7 +5,7 @@ import { LEVELS, Producer } from "./selinon_producer.mjs";
 
 const USAGE = `usage: cli.mjs submit TASK [OPTION...]
        cli.mjs watch ID... [OPTION...]
-  --broker ENDPOINT    may be repeated [tcp://127.0.0.1:7400]
+  --broker ENDPOINT    may be repeated [tcp://127.0.0.1:5711]
   --args JSON          arguments [null]
   --count N            how many of the same [1]
   --queue NAME         [celery]
@@ -68,7 +68,7 @@ try {
   process.exit(2);
 }
 const begin = performance.now();
-const producer = new Producer(how.broker ?? ["tcp://127.0.0.1:7400"],
+const producer = new Producer(how.broker ?? ["tcp://127.0.0.1:5711"],
                               { queues: how.command === "submit" ? [how.queue] : [], log: how.verbose ? console.error : undefined });
 const outcomes = await run(producer, how);
 await producer.close();

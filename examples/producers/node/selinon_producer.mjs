@@ -1,6 +1,6 @@
 // A producer for Selinon over the raw protocol: proto/PROTOCOL.md, a DEALER socket and msgpack.
 //
-//   const producer = new Producer("tcp://127.0.0.1:7400");
+//   const producer = new Producer("tcp://127.0.0.1:5711");
 //   const task = producer.submit("WordCount", {path: "a.txt"}, {level: "commit"});
 //   await task.settled;                  // it is safe at its level
 //   console.log(await task.result);      // or throws TaskError
@@ -602,8 +602,11 @@ export class Producer {
     if (!records.length && !this.#mustSay && !this.#mustAnswer && !this.#mustResend && !asks &&
         (owes === 0 || (owes < WINDOW_RECORDS / 2 && now - this.#saidAt < ACK_AFTER_MS)))
       return null;
-    const flags = (asks ? ANSWER : 0) | (this.#mustResend || (asks && this.#gapTold === this.#arrived) ? RESEND : 0);
-    if (asks) this.#askedAt = now;
+    const flags = (asks ? ANSWER : 0) | (this.#mustResend ? RESEND : 0);
+    if (asks) {
+      this.#askedAt = now;
+      this.#gapTold = -1; // the answer shows a gap that is still there
+    }
     this.#mustSay = this.#mustAnswer = this.#mustResend = false;
     this.#saidAt = now;
     this.#toldArrived = this.#arrived;

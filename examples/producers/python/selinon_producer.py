@@ -6,7 +6,7 @@
 
 As a class, for one thread:
 
-    with Producer("tcp://127.0.0.1:7400") as producer:
+    with Producer("tcp://127.0.0.1:5711") as producer:
         task = producer.submit("WordCount", {"path": "a.txt"}, level="commit")
         for result in producer.results():           # until nothing is waited for
             print(result.id, result.outcome, result.value)
@@ -571,8 +571,8 @@ class Producer:
                         return
             flags = RESEND if self.must_resend else 0
             if expects and now - self.asked_at >= self.beat:
-                self.asked_at = now
-                flags |= ANSWER | (RESEND if self.gap_told == self.arrived else 0)
+                self.asked_at, self.gap_told = now, None  # the answer shows a gap that is still there
+                flags |= ANSWER
             frame = encode_data(self.session, first, count, records, flags, self.arrived, self.arrived,
                                 self.arrived + WINDOW_RECORDS, self.arrived_bytes + WINDOW_BYTES)
             self.is_blocked = not self._send(frame)
@@ -637,7 +637,7 @@ def main():
     log = (lambda text: print(text, file=sys.stderr)) if options.verbose else None
     begin = time.monotonic()
     try:
-        with Producer(*(options.broker or ["tcp://127.0.0.1:7400"]), queues=queues, log=log) as producer:
+        with Producer(*(options.broker or ["tcp://127.0.0.1:5711"]), queues=queues, log=log) as producer:
             outcomes = run(producer, options)
     except (Refused, ValueError) as error:
         sys.exit(f"Error: {error}")
