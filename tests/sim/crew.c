@@ -406,6 +406,13 @@ static void bury(struct sel_run *run, struct sel_worker *worker)
     }
 }
 
+static void start_again(struct sel_run *run, void *p, uint64_t a, uint64_t b)
+{
+    (void)a;
+    (void)b;
+    sel_crew_start(run, p);
+}
+
 static void gone(struct sel_run *run, struct sel_worker *worker, const char *how)
 {
     if (worker->is_leaving) /* all of them have to be ready */
@@ -421,6 +428,8 @@ static void gone(struct sel_run *run, struct sel_worker *worker, const char *how
     worker->process.is_up = false;
     worker->process.stopped_until_us = 0;
     worker->is_leaving = false;
+    if (run->is_healing) /* somebody must do what is left */
+        sel_world_plan(&run->world, run->world.now_us + 1000, start_again, worker, 0, 0);
 }
 
 void sel_crew_crash(struct sel_run *run, struct sel_worker *worker)

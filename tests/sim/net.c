@@ -160,12 +160,12 @@ struct sel_sim_copy {
     struct sel_frame *frame;
 };
 
-static void copy_arrive(struct sel_run *run, void *p, uint64_t is_up, uint64_t b)
+static void copy_arrive(struct sel_run *run, void *p, uint64_t is_up, uint64_t life)
 {
-    (void)b;
     struct sel_sim_copy *copy = p;
     struct sel_link *link = copy->link;
-    if (!link->is_open || !link->conn || is_held_back(link->conn, is_up))
+    if (life != run->server.process.life || !link->is_open || !link->conn ||
+        is_held_back(link->conn, is_up))
         return;
     struct sel_frame *frame = copy->frame;
     copy->frame = NULL;
@@ -190,7 +190,7 @@ static void maybe_copy(struct sel_run *run, struct sel_link *link, struct sel_st
     *copy = (struct sel_sim_copy){net->copies, link, frame_new(bytes)};
     net->copies = copy;
     sel_world_plan(&run->world, run->world.now_us + sel_draw_wait(&net->prng, COPY_US_MAX),
-                   copy_arrive, copy, is_up, 0);
+                   copy_arrive, copy, is_up, run->server.process.life);
 }
 
 /* ---- sending ---- */

@@ -8,6 +8,9 @@
 
 /* Clocks of the broker are read once a turn, and its turns take time. */
 #define SLACK_US 20000
+/* What took several workers with it is delivered alone; one that suits is looked for four times a
+ * second. */
+#define LATE_US 600000
 
 #define BROKEN(run, promise, ...) sel_world_violate(&(run)->world, (promise), __VA_ARGS__)
 
@@ -149,13 +152,14 @@ static void check_refused(struct sel_run *run, struct sel_wish *wish,
         /* what was cancelled before it was taken never came to the broker */
         if (deed->settled_us == 0 || is_forgiven(run, deed, deed->settled_us))
             return;
-        BROKEN(run, "lost", "task %u was settled and is not known", deed->index);
+        BROKEN(run, "lost", "task %u (level %u, stands for %u) was settled and is not known",
+               deed->index, deed->level, deed->body);
         return;
     default:
         break;
     }
-    BROKEN(run, "refused", "task %u was refused: %s: %.*s", deed->index,
-           sel_wire_code_name(result->code), SEL_STR_ARG(result->payload));
+    BROKEN(run, "refused", "task %u (key %u, stands for %u) was refused: %s: %.*s", deed->index,
+           deed->key, deed->body, sel_wire_code_name(result->code), SEL_STR_ARG(result->payload));
 }
 
 /* The number of the run that answered so; UINT32_MAX: none. */
@@ -176,16 +180,16 @@ static uint32_t run_of_result(struct sel_run *run, const struct sel_deed *deed,
     return sel_str_eq(sel_buf_str(&oracle->scratch), payload) ? index : UINT32_MAX;
 }
 
-static uint32_t deaths_of(const struct sel_run *run, const struct sel_deed *deed)
+/* Whether a worker may have died with it. What was delivered and not begun counts too. */
+static bool has_been_lost(const struct sel_run *run, const struct sel_deed *deed)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < run->oracle.run_count; i++) {
-        const struct sel_execution *e = &run->oracle.runs[i];
-        if (run->oracle.deeds[e->deed].body == deed->body &&
-            (e->state == SEL_RUN_DEAD || has_lapsed(run, e->member, deed->submitted_us)))
-            count++;
-    }
-    return count;
+    if (sel_scenario_has(&run->scenario, SEL_MODE_CRASH))
+        return true;
+    for (uint32_t i = 0; i < run->scenario.worker_count; i++)
+        for (uint32_t m = 0; m < run->workers[i].member_count; m++)
+            if (has_lapsed(run, &run->workers[i].members[m], deed->submitted_us))
+                return true;
+    return false;
 }
 
 /* A result that no worker made: the broker must have had a reason. */
@@ -202,10 +206,10 @@ static bool is_brokers_own(const struct sel_run *run, const struct sel_deed *dee
     for (uint32_t i = 0; i < run->scenario.worker_count; i++)
         if (!((run->scenario.knows[i] >> deed->kind) & 1))
             return true;
-    /* deliveries that were not begun count too: they may have been lost with their worker */
-    return run->scenario.poison_max < 1000 && (deaths_of(run, deed) >= run->scenario.poison_max ||
-                                               sel_scenario_has(&run->scenario, SEL_MODE_CRASH) ||
-                                               sel_scenario_has(&run->scenario, SEL_MODE_STOP));
+    for (uint32_t i = 0; i < run->oracle.deed_count; i++)
+        if (run->oracle.deeds[i].body == deed->body && run->oracle.deeds[i].overflowed_us)
+            return true;
+    return run->scenario.poison_max < 1000 && has_been_lost(run, deed);
 }
 
 static void check_made(struct sel_run *run, const struct sel_deed *deed,
@@ -214,8 +218,8 @@ static void check_made(struct sel_run *run, const struct sel_deed *deed,
     uint32_t index = run_of_result(run, deed, result->payload);
     if (index == UINT32_MAX) {
         if (!is_brokers_own(run, deed, result->code))
-            BROKEN(run, "invented", "task %u has a result (code %u, %zu bytes) that nobody made",
-                   deed->index, result->code, result->payload.n);
+            BROKEN(run, "invented", "task %u has a result (code %u) that nobody made: %.*s",
+                   deed->index, result->code, SEL_STR_ARG(result->payload));
         return;
     }
     const struct sel_execution *e = &run->oracle.runs[index];
@@ -247,9 +251,14 @@ void sel_oracle_finished(struct sel_run *run, struct sel_wish *wish,
     struct sel_deed *one =
         &run->oracle.deeds[deed->body]; /* for which it stands, if it has a key */
     uint64_t hash = sel_hash_bytes(result->payload.p, result->payload.n, result->code);
-    if (one->has_result && one->result_hash != hash && !is_forgiven(run, one, one->result_us)) {
-        BROKEN(run, "differs", "task %u had a result with code %u, now it has another with %u",
-               deed->index, one->code, result->code);
+    /* a key may be lost with the broker's memory, and its task be told of by a worker later */
+    bool is_other = one != deed && is_forgiven(run, one, one->submitted_us);
+    if (one->has_result && one->result_hash != hash && !is_other &&
+        !is_forgiven(run, one, one->result_us)) {
+        BROKEN(run, "differs",
+               "task %u (level %u, stands for %u) had a result with code %u, now it has another "
+               "with %u",
+               deed->index, deed->level, deed->body, one->code, result->code);
         return;
     }
     one->has_result = true;
@@ -325,6 +334,8 @@ static void check_again(struct sel_run *run, const struct sel_deed *deed,
                         const struct sel_member *member)
 {
     struct sel_oracle *oracle = &run->oracle;
+    if (has_lapsed(run, member, deed->submitted_us))
+        return; /* who was given up may not know yet what others do */
     for (uint32_t i = deed->last_run; i; i = oracle->runs[i - 1].before)
         if (!is_released(run, deed, &oracle->runs[i - 1])) {
             BROKEN(run, "twice",
@@ -334,9 +345,8 @@ static void check_again(struct sel_run *run, const struct sel_deed *deed,
                    oracle->runs[i - 1].member->index);
             return;
         }
-    /* who was given up may not know yet what others have done */
-    if (has_lapsed(run, member, deed->submitted_us))
-        return;
+    if (deed->has_result && deed->code == SEL_OUTCOME_CANCELLED)
+        return; /* a worker that was given it may not know */
     if (deed->success_us && !is_forgiven(run, deed, deed->success_us))
         BROKEN(run, "after-end", "task %u is begun again, its success was settled", deed->index);
     else if (deed->has_result && !is_forgiven(run, deed, deed->result_us))
@@ -484,7 +494,7 @@ static void look_elsewhere(struct sel_run *run, void *p, uint64_t run_index, uin
 void sel_oracle_expect_elsewhere(struct sel_run *run, uint32_t run_index)
 {
     if (is_calm(run)) /* leases are looked at eight times each */
-        sel_world_plan(&run->world, run->world.now_us + run->scenario.lease_us * 5 / 4 + SLACK_US,
+        sel_world_plan(&run->world, run->world.now_us + run->scenario.lease_us * 5 / 4 + LATE_US,
                        look_elsewhere, NULL, run_index, (uint64_t)run->world.now_us);
 }
 
