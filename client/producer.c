@@ -236,6 +236,16 @@ static struct settle *find_settle(const struct sel_producer *producer, uint64_t 
 
 /* ---- what callers say ---- */
 
+static int may_put(const struct sel_producer *producer)
+{
+    if (producer->peer.state == SEL_PEER_REFUSED || producer->peer.state == SEL_PEER_CLOSED)
+        return SEL_EREQUEST;
+    if (producer->lost_after_us && producer->peer.state != SEL_PEER_OPEN &&
+        producer->now_us - producer->lost_since_us >= producer->lost_after_us)
+        return -ETIMEDOUT;
+    return 0;
+}
+
 int sel_producer_queue(struct sel_producer *producer, struct sel_str name, uint16_t *ret)
 {
     uint32_t number;
@@ -243,6 +253,9 @@ int sel_producer_queue(struct sel_producer *producer, struct sel_str name, uint1
         *ret = (uint16_t)number;
         return 0;
     }
+    int r = may_put(producer);
+    if (r < 0)
+        return r;
     if (name.n == 0 || name.n > SEL_WIRE_NAME_MAX || !sel_str_is_utf8(name))
         return SEL_ERANGE;
     if (producer->queue_count == SEL_WIRE_QUEUES_MAX ||
@@ -262,7 +275,7 @@ int sel_producer_queue(struct sel_producer *producer, struct sel_str name, uint1
                                        .priority = SEL_WIRE_PRIORITY,
                                        .payload = own};
     uint64_t unused;
-    int r = put(producer, &item, &unused);
+    r = put(producer, &item, &unused);
     if (r < 0)
         return r;
     producer->queues[producer->queue_count++] = own; /* for HELLOs to come */
@@ -270,16 +283,6 @@ int sel_producer_queue(struct sel_producer *producer, struct sel_str name, uint1
     if (sel_map_add(&producer->queue_map, own, number, NULL) < 0)
         return SEL_ENOMEM; /* the number is lost, the name gets another one */
     *ret = (uint16_t)number;
-    return 0;
-}
-
-static int may_put(const struct sel_producer *producer)
-{
-    if (producer->peer.state == SEL_PEER_REFUSED || producer->peer.state == SEL_PEER_CLOSED)
-        return SEL_EREQUEST;
-    if (producer->lost_after_us && producer->peer.state != SEL_PEER_OPEN &&
-        producer->now_us - producer->lost_since_us >= producer->lost_after_us)
-        return -ETIMEDOUT;
     return 0;
 }
 

@@ -59,7 +59,7 @@ int sel_producer_new(const struct sel_producer_options *options, int64_t now_us,
 struct sel_producer *sel_producer_free(struct sel_producer *producer); /* returns NULL */
 
 /* The number of a queue by name, told to the broker when it is new. SEL_ERANGE: no name;
- * SEL_ELIMIT: too many. */
+ * SEL_ELIMIT: too many, or no room now; others as sel_producer_submit. */
 int sel_producer_queue(struct sel_producer *producer, struct sel_str name,
                        uint16_t *ret) SEL_WARN_UNUSED;
 /* `item`: a SUBMIT with id, queue (of sel_producer_queue) and fields. 0; SEL_ELIMIT: nothing more
