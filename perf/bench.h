@@ -65,6 +65,18 @@ int sel_bench_failures(struct sel_bench_run *run);
 int sel_bench_compile(struct sel_bench_run *run);
 int sel_bench_executor(struct sel_bench_run *run);
 int sel_bench_wire(struct sel_bench_run *run);
+int sel_bench_fabric_memory(struct sel_bench_run *run);
+int sel_bench_fabric_latency(struct sel_bench_run *run);
+int sel_bench_fabric_commit(struct sel_bench_run *run);
+int sel_bench_fabric_interval(struct sel_bench_run *run);
+int sel_bench_fabric_peers(struct sel_bench_run *run);
+int sel_bench_fabric_processes(struct sel_bench_run *run);
+int sel_bench_fabric_stranger(struct sel_bench_run *run);
+int sel_bench_fabric_queued(struct sel_bench_run *run);
+int sel_bench_fabric_restart(struct sel_bench_run *run);
+int sel_bench_fabric_idle(struct sel_bench_run *run);
+int sel_bench_fabric_allocations(struct sel_bench_run *run);
+int sel_bench_broker(struct sel_bench_run *run);
 
 struct sel_system;
 /* Compiles two texts of YAML; says on standard error what is wrong with them. */

@@ -10,7 +10,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <selinon/client.h>
+
 #include "core/assert.h"
+#include "core/histogram.h"
 
 #define SEL_STAGE_PROCESSES_MAX 8
 #define SEL_STAGE_PATH_MAX 512
@@ -54,6 +57,60 @@ int sel_stage_anon_bytes(pid_t pid, double *ret) SEL_WARN_UNUSED; /* RssAnon */
 int sel_stage_cpu_ns(pid_t pid, int64_t *ret) SEL_WARN_UNUSED;    /* of all its threads */
 /* Nothing of the page cache is left of what lies in `folder`. */
 int sel_stage_drop_cache(const char *folder) SEL_WARN_UNUSED;
+
+/* ---- a cluster of ours ---- */
+
+#define SEL_CLUSTER_QUEUE "bench"
+
+struct sel_cluster_options {
+    bool has_journal;
+    uint32_t threads;  /* of the worker; 0: no worker is started */
+    bool counts_calls; /* of the heap, in the broker: sel_cluster_heap_calls */
+};
+
+struct sel_cluster {
+    struct sel_stage stage;
+    struct sel_cluster_options options;
+    struct sel_stage_process *broker, *worker; /* of the stage; NULL: not started */
+    char listen[128], query[128];
+    void *heap_calls; /* struct sel_malloc_count of the broker */
+};
+
+int sel_cluster_open(struct sel_cluster *cluster,
+                     const struct sel_cluster_options *options) SEL_WARN_UNUSED;
+/* `failed`: prints what the processes have said. */
+void sel_cluster_close(struct sel_cluster *cluster, bool failed);
+/* Parts of it, for those who stop and start them. The broker takes the endpoints that it had. */
+int sel_cluster_start_broker(struct sel_cluster *cluster) SEL_WARN_UNUSED;
+int sel_cluster_start_worker(struct sel_cluster *cluster, const char *queue,
+                             struct sel_stage_process **ret) SEL_WARN_UNUSED;
+/* Calls of the heap by the broker so far; those of libzmq by themselves. */
+void sel_cluster_heap_calls(const struct sel_cluster *cluster, uint64_t *ret_own,
+                            uint64_t *ret_libzmq);
+
+/* ---- a producer ---- */
+
+struct sel_drive {
+    const char *queue, *task; /* NULL: those of the cluster */
+    enum sel_client_level level;
+    uint64_t count;
+    uint32_t window, batch; /* tasks under way; tasks submitted in one call */
+};
+
+struct sel_drive_result {
+    double per_s;
+    struct sel_histogram us; /* from submit to result */
+};
+
+/* A client with a session, with room for `waiting` tasks. */
+int sel_drive_connect(const struct sel_cluster *cluster, uint32_t waiting,
+                      struct sel_client **ret) SEL_WARN_UNUSED;
+/* Keeps `window` tasks under way until all have their results; a task that failed is an error. */
+int sel_drive_run(struct sel_client *client, const struct sel_drive *drive,
+                  struct sel_drive_result *ret) SEL_WARN_UNUSED;
+/* Submits them all and waits until they are settled. */
+int sel_drive_submit(struct sel_client *client, const struct sel_drive *drive,
+                     double *ret_per_s) SEL_WARN_UNUSED;
 
 /* ---- other systems ---- */
 

@@ -27,6 +27,27 @@ static const struct sel_bench benches[] = {
     {"proto", "wire",
      "wire_records_per_s wire_record_ns wire_encode_ns wire_decode_ns session_record_ns",
      sel_bench_wire},
+    {"broker", "broker", "broker_memory_task_ns broker_commit_task_ns", sel_bench_broker},
+    {"fabric", "memory",
+     "bare_memory_tasks_per_s bare_memory_ratio_zmq zmq_tasks_per_s bare_memory_p99_ms",
+     sel_bench_fabric_memory},
+    {"fabric", "latency", "latency_ratio_zmq latency_p50_us zmq_latency_p50_us",
+     sel_bench_fabric_latency},
+    {"fabric", "commit",
+     "acked_submits_per_s bare_commit_tasks_per_s bare_commit_p99_ms commit_ratio_jetstream_sync "
+     "commit_ratio_jetstream_single",
+     sel_bench_fabric_commit},
+    {"fabric", "interval", "bare_interval_tasks_per_s interval_ratio_jetstream",
+     sel_bench_fabric_interval},
+    {"fabric", "peers", "ratio_gearmand ratio_beanstalkd ratio_celery", sel_bench_fabric_peers},
+    {"fabric", "processes", "exec_tasks_per_s ratio_hyperqueue", sel_bench_fabric_processes},
+    {"fabric", "stranger", "stranger_tasks_per_s", sel_bench_fabric_stranger},
+    {"fabric", "queued", "queued_bytes_per_task queued_bytes_per_task_commit",
+     sel_bench_fabric_queued},
+    {"fabric", "restart", "restart_s", sel_bench_fabric_restart},
+    {"fabric", "idle", "idle_cpu_percent", sel_bench_fabric_idle},
+    {"fabric", "allocations", "allocations_per_task zmq_allocations_per_task",
+     sel_bench_fabric_allocations},
 };
 
 struct sel_bench_run {
@@ -189,7 +210,8 @@ static void print_help(FILE *out)
     fputs("usage: selinon-bench TOPIC [--json] [--only NAME] [--runs N]\n\n"
           "Measures and prints a table: metric, value, target, met?\n"
           "  engine       flows and tasks in one process\n"
-          "  proto        the wire, without sockets\n\n"
+          "  proto        the wire, without sockets\n"
+          "  fabric       broker, worker and producer, against libzmq and other systems\n\n"
           "  --json       one object, metric to value (null: could not be measured)\n"
           "  --only NAME  one benchmark, by its name or by one of its metrics\n"
           "  --runs N     medians of N measurements, 1 to 100 (default 5)\n\n"

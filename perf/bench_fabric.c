@@ -1,0 +1,336 @@
+/* The fabric: broker, worker and producer as processes of this machine, against limits and other
+ * systems that are measured in turns with them. What each metric means: docs/performance.md. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/mem.h"
+#include "perf/bench.h"
+#include "perf/bench_fabric.h"
+
+#define THREADS 1u      /* of the worker: producer, broker and worker share two cores */
+#define WINDOW 16384u   /* tasks under way, ours and libzmq's */
+#define BATCH 64u       /* tasks that are submitted in one call; libzmq's records a message */
+#define WARM_UP 100000u /* tasks before a measurement */
+#define QUEUED 1000000u
+#define NOTE_INSTALL "perf/peers/install.sh installs what it is compared with"
+
+/* The sizes of our records, without the queue's name which is told once: header, field with the
+ * task's name "Noop", 64 bytes of arguments; header and the result {n: 1}; the head of DATA. */
+#define RECORD_BYTES (48u + 4u + 4u + 64u)
+#define REPLY_BYTES (48u + 4u)
+#define HEAD_BYTES 65u
+
+/* ---- ours, end to end ---- */
+
+struct ours {
+    struct sel_cluster_options cluster;
+    struct sel_drive drive;
+    double p50_us, p99_us; /* of the last run */
+};
+
+static const struct ours memory_ours = {
+    .cluster = {.threads = THREADS},
+    .drive = {.level = SEL_CLIENT_LEVEL_MEMORY, .count = 2000000, .window = WINDOW, .batch = BATCH},
+};
+
+static int warm_up(struct sel_client *client, const struct ours *ours,
+                   struct sel_drive_result *result)
+{
+    struct sel_drive drive = ours->drive;
+    drive.count = drive.count / 4 < WARM_UP ? drive.count / 4 : WARM_UP;
+    return sel_drive_run(client, &drive, result);
+}
+
+static int measure_ours(void *arg, double *ret)
+{
+    struct ours *ours = arg;
+    struct sel_cluster cluster;
+    struct sel_client *client = NULL;
+    struct sel_drive_result *result = SEL_NEW(struct sel_drive_result);
+    int r = result ? sel_cluster_open(&cluster, &ours->cluster) : SEL_ENOMEM;
+    if (r < 0) {
+        (void)sel_mem_free(result);
+        return r;
+    }
+    r = sel_drive_connect(&cluster, 2 * ours->drive.window, &client);
+    if (r == 0)
+        r = warm_up(client, ours, result);
+    if (r == 0)
+        r = sel_drive_run(client, &ours->drive, result);
+    if (r == 0) {
+        *ret = result->per_s;
+        ours->p50_us = (double)sel_histogram_quantile(&result->us, 0.5);
+        ours->p99_us = (double)sel_histogram_quantile(&result->us, 0.99);
+    }
+    (void)sel_client_close(client, 0);
+    sel_cluster_close(&cluster, r < 0);
+    (void)sel_mem_free(result);
+    return r;
+}
+
+/* What measure_ours has seen beside the rate, as probes of their own: after it in a run. */
+static int take_p50_us(void *arg, double *ret)
+{
+    *ret = ((const struct ours *)arg)->p50_us;
+    return 0;
+}
+
+static int take_p99_ms(void *arg, double *ret)
+{
+    *ret = ((const struct ours *)arg)->p99_us / 1000;
+    return 0;
+}
+
+/* ---- the others ---- */
+
+static int rival_per_s(void *arg, double *ret)
+{
+    struct sel_rival_result result;
+    int r = sel_rival_measure(arg, &result);
+    *ret = result.per_s;
+    return r;
+}
+
+static int rival_p50_us(void *arg, double *ret)
+{
+    struct sel_rival_result result;
+    int r = sel_rival_measure(arg, &result);
+    *ret = result.p50_us;
+    return r;
+}
+
+static void report(struct sel_bench_run *run, const struct sel_bench_metric *metrics, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        sel_bench_report(run, &metrics[i]);
+}
+
+/* ---- level memory, against libzmq alone ---- */
+
+int sel_bench_fabric_memory(struct sel_bench_run *run)
+{
+    struct ours ours = memory_ours;
+    struct sel_rival zmq = {.name = "zmq",
+                            .count = 4000000,
+                            .window = WINDOW,
+                            .transport = "tcp",
+                            .batch = BATCH,
+                            .record_bytes = RECORD_BYTES,
+                            .reply_bytes = REPLY_BYTES,
+                            .head_bytes = HEAD_BYTES};
+    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
+                                       {.fn = take_p99_ms, .arg = &ours},
+                                       {.fn = rival_per_s, .arg = &zmq}};
+    int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
+    if (r < 0)
+        return r;
+    const struct sel_bench_metric metrics[] = {
+        {"bare_memory_tasks_per_s", probes[0].median, "tasks/s", SEL_BENCH_AT_LEAST, 1e6,
+         "or the ratio; submit to result, 16,384 under way"},
+        {"bare_memory_ratio_zmq", sel_bench_ratio(run, &probes[0], &probes[2]), "",
+         SEL_BENCH_AT_LEAST, 0.35, "or the rate"},
+        {"zmq_tasks_per_s", probes[2].median, "tasks/s", SEL_BENCH_NO_TARGET, 0,
+         "libzmq alone: the same bytes, 64 records a message, the same window"},
+        {"bare_memory_p99_ms", probes[1].median, "ms", SEL_BENCH_AT_MOST, 50, NULL},
+    };
+    report(run, metrics, SEL_COUNT(metrics));
+    return 0;
+}
+
+int sel_bench_fabric_latency(struct sel_bench_run *run)
+{
+    struct ours ours = memory_ours;
+    struct sel_rival zmq = {.name = "zmq",
+                            .count = 20000,
+                            .window = 1,
+                            .transport = "tcp",
+                            .batch = 1,
+                            .record_bytes = RECORD_BYTES,
+                            .reply_bytes = REPLY_BYTES,
+                            .head_bytes = HEAD_BYTES};
+    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
+                                       {.fn = take_p50_us, .arg = &ours},
+                                       {.fn = rival_p50_us, .arg = &zmq}};
+    ours.drive.count = 20000;
+    ours.drive.window = ours.drive.batch = 1;
+    int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
+    if (r < 0)
+        return r;
+    const struct sel_bench_metric metrics[] = {
+        {"latency_ratio_zmq", sel_bench_ratio(run, &probes[1], &probes[2]), "", SEL_BENCH_AT_MOST,
+         1.5, "p50 of the round trip, one task at a time"},
+        {"latency_p50_us", probes[1].median, "us", SEL_BENCH_NO_TARGET, 0, NULL},
+        {"zmq_latency_p50_us", probes[2].median, "us", SEL_BENCH_NO_TARGET, 0, "libzmq alone"},
+    };
+    report(run, metrics, SEL_COUNT(metrics));
+    return 0;
+}
+
+/* ---- levels commit and interval, against JetStream ---- */
+
+/* Submits at level commit and nobody works. */
+static int measure_acked(void *arg, double *ret)
+{
+    (void)arg;
+    const struct sel_cluster_options options = {.has_journal = true};
+    const struct sel_drive drive = {
+        .level = SEL_CLIENT_LEVEL_COMMIT, .count = QUEUED, .window = QUEUED, .batch = 256};
+    struct sel_cluster cluster;
+    struct sel_client *client = NULL;
+    int r = sel_cluster_open(&cluster, &options);
+    if (r < 0)
+        return r;
+    r = sel_drive_connect(&cluster, QUEUED, &client);
+    if (r == 0)
+        r = sel_drive_submit(client, &drive, ret);
+    (void)sel_client_close(client, 0);
+    sel_cluster_close(&cluster, r < 0);
+    return r;
+}
+
+int sel_bench_fabric_commit(struct sel_bench_run *run)
+{
+    struct ours ours = {
+        .cluster = {.has_journal = true, .threads = THREADS},
+        .drive = {
+            .level = SEL_CLIENT_LEVEL_COMMIT, .count = 1000000, .window = 65536, .batch = 256}};
+    struct sel_rival batches = {.name = "nats-batch"}, each = {.name = "nats-sync"};
+    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
+                                       {.fn = take_p99_ms, .arg = &ours},
+                                       {.fn = measure_acked},
+                                       {.fn = rival_per_s, .arg = &batches},
+                                       {.fn = rival_per_s, .arg = &each}};
+    int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
+    if (r < 0)
+        return r;
+    const struct sel_bench_metric metrics[] = {
+        {"acked_submits_per_s", probes[2].median, "tasks/s", SEL_BENCH_AT_LEAST, 5e5,
+         "level commit, no worker"},
+        {"bare_commit_tasks_per_s", probes[0].median, "tasks/s", SEL_BENCH_AT_LEAST, 4e5,
+         "level commit, submit to result, 65,536 under way"},
+        {"bare_commit_p99_ms", probes[1].median, "ms", SEL_BENCH_NO_TARGET, 0, NULL},
+        {"commit_ratio_jetstream_sync", sel_bench_ratio(run, &probes[0], &probes[3]), "",
+         SEL_BENCH_AT_LEAST, 2, "syncs always, in atomic batches of 1000; " NOTE_INSTALL},
+        {"commit_ratio_jetstream_single", sel_bench_ratio(run, &probes[0], &probes[4]), "",
+         SEL_BENCH_NO_TARGET, 0, "syncs always, each message by itself"},
+    };
+    report(run, metrics, SEL_COUNT(metrics));
+    return 0;
+}
+
+int sel_bench_fabric_interval(struct sel_bench_run *run)
+{
+    struct ours ours = {
+        .cluster = {.has_journal = true, .threads = THREADS},
+        .drive = {
+            .level = SEL_CLIENT_LEVEL_INTERVAL, .count = 1000000, .window = 65536, .batch = 256}};
+    struct sel_rival nats = {.name = "nats-interval"};
+    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
+                                       {.fn = rival_per_s, .arg = &nats}};
+    int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
+    if (r < 0)
+        return r;
+    const struct sel_bench_metric metrics[] = {
+        {"bare_interval_tasks_per_s", probes[0].median, "tasks/s", SEL_BENCH_NO_TARGET, 0,
+         "level interval, submit to result, 65,536 under way"},
+        {"interval_ratio_jetstream", sel_bench_ratio(run, &probes[0], &probes[1]), "",
+         SEL_BENCH_AT_LEAST, 2, "a file stream as Debian's server has it; " NOTE_INSTALL},
+    };
+    report(run, metrics, SEL_COUNT(metrics));
+    return 0;
+}
+
+/* ---- against other task queues ---- */
+
+int sel_bench_fabric_peers(struct sel_bench_run *run)
+{
+    struct ours ours = memory_ours;
+    struct sel_rival gearmand = {.name = "gearmand"}, beanstalkd = {.name = "beanstalkd"},
+                     celery = {.name = "celery"};
+    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
+                                       {.fn = rival_per_s, .arg = &gearmand},
+                                       {.fn = rival_per_s, .arg = &beanstalkd},
+                                       {.fn = rival_per_s, .arg = &celery}};
+    int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
+    if (r < 0)
+        return r;
+    const struct sel_bench_metric metrics[] = {
+        {"ratio_gearmand", sel_bench_ratio(run, &probes[0], &probes[1]), "", SEL_BENCH_AT_LEAST, 30,
+         "two workers; " NOTE_INSTALL},
+        {"ratio_beanstalkd", sel_bench_ratio(run, &probes[0], &probes[2]), "", SEL_BENCH_AT_LEAST,
+         10, "100 pipelined; " NOTE_INSTALL},
+        {"ratio_celery", sel_bench_ratio(run, &probes[0], &probes[3]), "", SEL_BENCH_AT_LEAST, 500,
+         "on Redis; " NOTE_INSTALL},
+    };
+    report(run, metrics, SEL_COUNT(metrics));
+    return 0;
+}
+
+int sel_bench_fabric_processes(struct sel_bench_run *run)
+{
+    struct ours ours = {.cluster = {.threads = 2},
+                        .drive = {.task = "True",
+                                  .level = SEL_CLIENT_LEVEL_MEMORY,
+                                  .count = 6000,
+                                  .window = 512,
+                                  .batch = 16}};
+    struct sel_rival hyperqueue = {.name = "hyperqueue"};
+    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
+                                       {.fn = rival_per_s, .arg = &hyperqueue}};
+    int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
+    if (r < 0)
+        return r;
+    const struct sel_bench_metric metrics[] = {
+        {"exec_tasks_per_s", probes[0].median, "tasks/s", SEL_BENCH_NO_TARGET, 0,
+         "each a process that does nothing"},
+        {"ratio_hyperqueue", sel_bench_ratio(run, &probes[0], &probes[1]), "", SEL_BENCH_AT_LEAST,
+         5, "such processes, too; " NOTE_INSTALL},
+    };
+    report(run, metrics, SEL_COUNT(metrics));
+    return 0;
+}
+
+/* The producer of examples/producers/python. */
+static int measure_stranger(void *arg, double *ret)
+{
+    (void)arg;
+    const struct sel_cluster_options options = {.threads = THREADS};
+    struct sel_cluster cluster;
+    char out[1024], *end;
+    int r = sel_cluster_open(&cluster, &options);
+    if (r < 0)
+        return r;
+    const char *const argv[] = {
+        "/usr/bin/python3", SEL_BENCH_SOURCE "/examples/producers/python/selinon_producer.py",
+        "submit", "Noop", "--broker", cluster.listen, "--queue", SEL_CLUSTER_QUEUE, "--level",
+        "memory", "--count", "200000", "--summary",
+        /* 64 bytes as msgpack */
+        "--args", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", NULL};
+    *ret = NAN;
+    r = sel_stage_run(&cluster.stage, argv, NULL, out, sizeof(out));
+    const char *at = r == 0 ? strstr(out, "\"tasks_per_s\":") : NULL;
+    if (at)
+        *ret = strtod(at + strlen("\"tasks_per_s\":"), &end);
+    sel_cluster_close(&cluster, r != 0); /* without python3-zmq it is missing, no failure */
+    return r < 0 ? r : 0;
+}
+
+int sel_bench_fabric_stranger(struct sel_bench_run *run)
+{
+    struct sel_bench_probe probe = {.fn = measure_stranger};
+    int r = sel_bench_measure(run, &probe, 1);
+    if (r < 0)
+        return r;
+    const struct sel_bench_metric metric = {
+        "stranger_tasks_per_s",
+        probe.median,
+        "tasks/s",
+        SEL_BENCH_NO_TARGET,
+        0,
+        "the Python producer of the examples, level memory; needs python3-zmq and python3-msgpack"};
+    sel_bench_report(run, &metric);
+    return 0;
+}

@@ -1,0 +1,179 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "perf/bench.h"
+#include "perf/bench_fabric.h"
+#include "perf/modules/malloc_count.h"
+
+#define READY_MS 30000 /* a broker that is not there after so long is broken */
+
+static const char nodes[] = "tasks:\n"
+                            "  - {name: Noop, import: bench}\n"
+                            "  - {name: Sleep, import: bench}\n"
+                            "  - {name: 'True', import: exec, command: ['true']}\n"
+                            "flows: []\n";
+
+/* ---- the broker ---- */
+
+/* The endpoint in the line of the ready file that begins with `word`. */
+static bool read_endpoint(FILE *file, const char *word, char *ret, size_t size)
+{
+    char line[256];
+    size_t n = strlen(word);
+    rewind(file);
+    while (fgets(line, sizeof(line), file)) {
+        if (strncmp(line, word, n) != 0 || line[n] != ' ')
+            continue;
+        line[strcspn(line, "\n")] = '\0';
+        (void)snprintf(ret, size, "%s", line + n + 1);
+        return true;
+    }
+    return false;
+}
+
+static bool read_ready(struct sel_cluster *cluster, const char *path)
+{
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return false;
+    bool is_there = read_endpoint(file, "listen", cluster->listen, sizeof(cluster->listen)) &&
+                    read_endpoint(file, "query", cluster->query, sizeof(cluster->query));
+    (void)fclose(file);
+    return is_there;
+}
+
+static int wait_ready(struct sel_cluster *cluster, const char *path)
+{
+    const struct timespec pause = {.tv_nsec = 2 * 1000 * 1000};
+    for (int ms = 0; ms < READY_MS; ms += 2) {
+        if (read_ready(cluster, path))
+            return 0;
+        if (!sel_stage_is_alive(cluster->broker))
+            break;
+        (void)nanosleep(&pause, NULL);
+    }
+    fprintf(stderr, "selinon-bench: the broker does not start\n");
+    return SEL_EFAILED;
+}
+
+static int map_counts(struct sel_cluster *cluster, const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return -errno;
+    int r = ftruncate(fd, sizeof(struct sel_malloc_count)) < 0 ? -errno : 0;
+    void *p = r < 0 ? MAP_FAILED
+                    : mmap(NULL, sizeof(struct sel_malloc_count), PROT_READ, MAP_SHARED, fd, 0);
+    (void)close(fd);
+    if (p == MAP_FAILED)
+        return r < 0 ? r : -ENOMEM;
+    cluster->heap_calls = p;
+    return 0;
+}
+
+int sel_cluster_start_broker(struct sel_cluster *cluster)
+{
+    char program[SEL_STAGE_PATH_MAX], journal[SEL_STAGE_PATH_MAX], ready[SEL_STAGE_PATH_MAX];
+    char counts[SEL_STAGE_PATH_MAX], count_var[SEL_STAGE_PATH_MAX + 32];
+    const char *const argv[] = {
+        sel_stage_program("selinon-broker", program), "--listen", cluster->listen, "--query",
+        cluster->query, "--journal",
+        cluster->options.has_journal ? sel_stage_path(&cluster->stage, "journal", journal) : "none",
+        /* A million queued tasks are within what is measured. */
+        "--memory-max", "2GiB", "--ready-file", sel_stage_path(&cluster->stage, "ready", ready),
+        "--log-level", "warning", NULL};
+    const char *vars[] = {NULL, NULL, NULL};
+    (void)unlink(ready);
+    if (cluster->options.counts_calls) {
+        (void)sel_stage_path(&cluster->stage, "counts", counts);
+        int r = map_counts(cluster, counts);
+        if (r < 0)
+            return r;
+        (void)snprintf(count_var, sizeof(count_var), "SEL_MALLOC_COUNT=%s", counts);
+        vars[0] = count_var;
+        vars[1] = "LD_PRELOAD=" SEL_BENCH_MALLOC_COUNT;
+    }
+    int r = sel_stage_start(&cluster->stage, argv, vars, &cluster->broker);
+    return r < 0 ? r : wait_ready(cluster, ready);
+}
+
+/* ---- the worker ---- */
+
+static int write_nodes(const char *path)
+{
+    FILE *file = fopen(path, "w");
+    if (!file)
+        return -errno;
+    bool is_written = fputs(nodes, file) >= 0;
+    return fclose(file) == 0 && is_written ? 0 : -EIO;
+}
+
+int sel_cluster_start_worker(struct sel_cluster *cluster, const char *queue,
+                             struct sel_stage_process **ret)
+{
+    char program[SEL_STAGE_PATH_MAX], path[SEL_STAGE_PATH_MAX], threads[16];
+    (void)snprintf(threads, sizeof(threads), "%u", cluster->options.threads);
+    int r = write_nodes(sel_stage_path(&cluster->stage, "nodes.yaml", path));
+    if (r < 0)
+        return r;
+    /* Without a supervisor, so that what is measured and stopped is the worker. */
+    const char *const argv[] = {sel_stage_program("selinon-worker", program),
+                                "--broker",
+                                cluster->listen,
+                                "--queues",
+                                queue,
+                                "--nodes-definition",
+                                path,
+                                "--module-path",
+                                SEL_BENCH_MODULES,
+                                "--threads",
+                                threads,
+                                "--no-supervisor",
+                                NULL};
+    return sel_stage_start(&cluster->stage, argv, NULL, ret);
+}
+
+/* ---- all of it ---- */
+
+int sel_cluster_open(struct sel_cluster *cluster, const struct sel_cluster_options *options)
+{
+    *cluster = (struct sel_cluster){.options = *options};
+    int r = sel_stage_open(&cluster->stage);
+    if (r < 0)
+        return r;
+    /* TCP: what the other systems are reached by, too. */
+    (void)snprintf(cluster->listen, sizeof(cluster->listen), "tcp://127.0.0.1:*");
+    (void)snprintf(cluster->query, sizeof(cluster->query), "tcp://127.0.0.1:*");
+    r = sel_cluster_start_broker(cluster);
+    if (r == 0 && options->threads > 0)
+        r = sel_cluster_start_worker(cluster, SEL_CLUSTER_QUEUE, &cluster->worker);
+    if (r < 0)
+        sel_cluster_close(cluster, true);
+    return r;
+}
+
+void sel_cluster_close(struct sel_cluster *cluster, bool failed)
+{
+    if (failed)
+        sel_stage_show(&cluster->stage);
+    if (cluster->heap_calls)
+        (void)munmap(cluster->heap_calls, sizeof(struct sel_malloc_count));
+    sel_stage_close(&cluster->stage);
+    *cluster = (struct sel_cluster){.stage = {.guard_fd = -1}};
+}
+
+void sel_cluster_heap_calls(const struct sel_cluster *cluster, uint64_t *ret_own,
+                            uint64_t *ret_libzmq)
+{
+    const struct sel_malloc_count *count = cluster->heap_calls;
+    *ret_own = atomic_load_explicit(&count->own, memory_order_relaxed);
+    *ret_libzmq = atomic_load_explicit(&count->libzmq, memory_order_relaxed);
+}
