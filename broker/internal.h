@@ -232,6 +232,13 @@ struct sel_known_worker {
     bool is_expected; /* known to an earlier incarnation, not heard in this one */
 };
 
+/* While replaying: an ALIAS that was read before its task, which was copied forward. */
+struct sel_late_alias {
+    struct sel_mutation m; /* its texts are gone */
+    struct sel_log_place place;
+    struct sel_id target;
+};
+
 struct sel_key_entry {
     char *key;
     uint8_t size;
@@ -299,6 +306,8 @@ struct sel_broker {
     struct sel_log log;
     struct sel_known_worker *known;
     uint32_t known_count, known_cap, expected_count;
+    struct sel_late_alias *late_aliases;
+    uint32_t late_alias_count, late_alias_cap;
     bool is_recovering; /* what workers hold is not yet known */
     int64_t recover_until_us;
 
@@ -322,6 +331,9 @@ static inline struct sel_task_entry *sel_broker_task_at(const struct sel_broker 
 }
 /* SEL_NONE: no such id. */
 uint32_t sel_broker_task_find(const struct sel_broker *b, struct sel_id id);
+/* It will be looked for, or at, soon. `task` may be any number. */
+void sel_broker_task_prefetch_id(const struct sel_broker *b, struct sel_id id);
+void sel_broker_task_prefetch(const struct sel_broker *b, uint32_t task);
 /* A new entry of that id (which must not be there), state ORPHAN; SEL_NONE: out of memory. */
 uint32_t sel_broker_task_add(struct sel_broker *b, struct sel_id id);
 /* Takes it out of the table; it is in no list, has no blob and no notes. */
@@ -524,8 +536,8 @@ void sel_broker_task_wait_for_another(struct sel_broker *b, uint32_t task);
 void sel_broker_task_put_back(struct sel_broker *b, uint32_t task);
 
 /* ---- replay.c ---- */
-/* After the last batch: results that are there begin to age. */
-void sel_broker_replay_end(struct sel_broker *b);
+/* After the last batch: results that are there begin to age. 0 or SEL_ENOMEM. */
+int sel_broker_replay_end(struct sel_broker *b) SEL_WARN_UNUSED;
 
 /* ---- recover.c ---- */
 void sel_broker_recover_begin(struct sel_broker *b);

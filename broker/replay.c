@@ -1,15 +1,13 @@
 /* What a journal says, batch by batch, before the broker starts. */
 #include <inttypes.h>
-#include <stdio.h>
 
 #include "broker/internal.h"
+#include "core/mem.h"
 
 static int bad(struct sel_error *err, uint64_t seq, int code, const char *what)
 {
-    char text[SEL_ERROR_TEXT_MAX / 2];
-    (void)snprintf(text, sizeof(text), "%s", what);
-    return sel_error_set(err, code, (struct sel_pos){0}, "journal, batch %" PRIu64 ": %s", seq,
-                         text);
+    return sel_error_set(err, code, (struct sel_pos){0}, "journal, batch %" PRIu64 ": %.900s", seq,
+                         what);
 }
 
 /* No longer another name of its task. */
@@ -162,26 +160,56 @@ static int replay_retry(struct sel_broker *b, const struct sel_mutation *m)
     return wait_or_queue(b, i, m->unix_us);
 }
 
-static int replay_alias(struct sel_broker *b, const struct sel_mutation *m,
-                        struct sel_log_place place)
+/* Another id of the task `target`; both are as the journal has them. */
+static int link_alias(struct sel_broker *b, const struct sel_late_alias *alias, uint32_t target)
 {
-    uint64_t half[2];
-    memcpy(half, m->payload.p, sizeof(half));
-    uint32_t target = sel_broker_task_find(b, (struct sel_id){be64toh(half[0]), be64toh(half[1])});
-    if (target == SEL_NONE || sel_broker_task_at(b, target)->state == SEL_TASK_ALIAS ||
-        sel_broker_task_find(b, m->id) != SEL_NONE)
-        return 0; /* that one has been dropped, or it is known */
+    if (sel_broker_task_find(b, alias->m.id) != SEL_NONE)
+        return 0; /* it is known */
     uint32_t note = sel_broker_note_new(b);
-    uint32_t i = note == SEL_NONE ? SEL_NONE : entry_for(b, m);
+    uint32_t i = note == SEL_NONE ? SEL_NONE : entry_for(b, &alias->m);
     if (i == SEL_NONE)
         return SEL_ENOMEM;
-    sel_broker_log_claim(b, i, place, m->payload.n);
+    sel_broker_log_claim(b, i, alias->place, sizeof(alias->target));
     sel_broker_task_at(b, i)->holder = target;
     sel_broker_task_set_state(b, i, SEL_TASK_ALIAS);
     b->notes[note].as = i;
     b->notes[note].next = sel_broker_task_at(b, target)->extra;
     sel_broker_task_at(b, target)->extra = note;
     return 0;
+}
+
+static int replay_alias(struct sel_broker *b, const struct sel_mutation *m,
+                        struct sel_log_place place)
+{
+    uint64_t half[2];
+    memcpy(half, m->payload.p, sizeof(half));
+    struct sel_late_alias alias = {
+        .m = *m, .place = place, .target = {be64toh(half[0]), be64toh(half[1])}};
+    uint32_t target = sel_broker_task_find(b, alias.target);
+    if (target != SEL_NONE)
+        return sel_broker_task_at(b, target)->state == SEL_TASK_ALIAS
+                   ? 0
+                   : link_alias(b, &alias, target);
+    /* Dropped, or copied forward: then it is behind this. */
+    if (!sel_mem_grow(&b->late_aliases, &b->late_alias_cap, (uint64_t)b->late_alias_count + 1,
+                      sizeof(alias)))
+        return SEL_ENOMEM;
+    alias.m.name = alias.m.key = alias.m.fields = alias.m.payload = (struct sel_str){NULL, 0};
+    b->late_aliases[b->late_alias_count++] = alias;
+    return 0;
+}
+
+static int link_late_aliases(struct sel_broker *b)
+{
+    int r = 0;
+    for (uint32_t k = 0; r == 0 && k < b->late_alias_count; k++) {
+        uint32_t target = sel_broker_task_find(b, b->late_aliases[k].target);
+        if (target != SEL_NONE && sel_broker_task_at(b, target)->state != SEL_TASK_ALIAS)
+            r = link_alias(b, &b->late_aliases[k], target);
+    }
+    b->late_aliases = sel_mem_free(b->late_aliases);
+    b->late_alias_count = b->late_alias_cap = 0;
+    return r;
 }
 
 static int replay_one(struct sel_broker *b, uint64_t seq, const struct sel_mutation *m,
@@ -238,12 +266,14 @@ int sel_broker_replay(struct sel_broker *b, uint64_t seq, struct sel_str batch,
     return bad(err, seq, r, why.text[0] ? why.text : sel_error_text(r));
 }
 
-void sel_broker_replay_end(struct sel_broker *b)
+int sel_broker_replay_end(struct sel_broker *b)
 {
+    int r = link_late_aliases(b);
     /* Nobody waits for results yet: they are kept, and begin to be dropped. */
     uint32_t end = b->tasks.chunk_count << SEL_TASK_CHUNK_BITS;
     for (uint32_t i = 0; i < end; i++) {
         if (sel_broker_task_at(b, i)->state == SEL_TASK_ENDED)
             sel_broker_task_release(b, i);
     }
+    return r;
 }

@@ -104,6 +104,7 @@ void sel_broker_results_drop(struct sel_broker *b)
 {
     while (b->result_first != SEL_NONE && is_over(b)) {
         uint32_t i = take_oldest(b);
+        sel_broker_task_prefetch(b, b->result_first); /* likely to be next */
         if (sel_broker_task_at(b, i)->pins > 0)
             continue; /* somebody asked again: kept until they have heard it */
         sel_broker_task_forget(b, i);

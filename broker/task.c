@@ -6,16 +6,18 @@
 
 /* ---- the table of ids ---- */
 
-static uint64_t hash_id(struct sel_id id)
+/* The place comes from its upper bits, the lower ones tell neighbours apart: entries, which are far
+ * away, are looked at only to be sure. */
+static uint32_t tag_of(struct sel_id id)
 {
     uint64_t h = (id.hi ^ (id.lo * UINT64_C(0x9e3779b97f4a7c15))) * UINT64_C(0xbf58476d1ce4e5b9);
     h ^= h >> 32;
-    return h * UINT64_C(0x94d049bb133111eb);
+    return (uint32_t)((h * UINT64_C(0x94d049bb133111eb)) >> 32);
 }
 
-static uint32_t place_of(const struct sel_task_table *t, uint64_t hash)
+static uint32_t place_of(const struct sel_task_table *t, uint32_t tag)
 {
-    return (uint32_t)(hash >> (64 - t->place_bits));
+    return tag >> (32 - t->place_bits);
 }
 
 static bool places_new(uint32_t bits, struct sel_task_place **ret)
@@ -29,13 +31,13 @@ static bool places_new(uint32_t bits, struct sel_task_place **ret)
     return true;
 }
 
-static void place_put(struct sel_task_table *t, uint64_t hash, uint32_t index)
+static void place_put(struct sel_task_table *t, uint32_t tag, uint32_t index)
 {
     uint32_t mask = (1u << t->place_bits) - 1;
-    uint32_t i = place_of(t, hash);
+    uint32_t i = place_of(t, tag);
     while (t->places[i].index != EMPTY)
         i = (i + 1) & mask;
-    t->places[i] = (struct sel_task_place){(uint32_t)hash, index};
+    t->places[i] = (struct sel_task_place){tag, index};
 }
 
 static struct sel_task_entry *entry_at(const struct sel_task_table *t, uint32_t i)
@@ -57,7 +59,7 @@ static bool places_grow(struct sel_task_table *t)
     t->place_bits++;
     for (uint32_t i = 0; i < old_count; i++) {
         if (old[i].index != EMPTY)
-            place_put(t, hash_id(entry_at(t, old[i].index)->id), old[i].index);
+            place_put(t, old[i].tag, old[i].index);
     }
     sel_mem_free(old);
     return true;
@@ -69,7 +71,7 @@ static void place_remove(struct sel_task_table *t, uint32_t i)
     uint32_t mask = (1u << t->place_bits) - 1;
     uint32_t hole = i;
     for (uint32_t k = (i + 1) & mask; t->places[k].index != EMPTY; k = (k + 1) & mask) {
-        uint32_t home = place_of(t, hash_id(entry_at(t, t->places[k].index)->id));
+        uint32_t home = place_of(t, t->places[k].tag);
         if (((k - home) & mask) >= ((k - hole) & mask)) {
             t->places[hole] = t->places[k];
             hole = k;
@@ -80,11 +82,10 @@ static void place_remove(struct sel_task_table *t, uint32_t i)
 
 static uint32_t find_place(const struct sel_task_table *t, struct sel_id id)
 {
-    uint64_t hash = hash_id(id);
+    uint32_t tag = tag_of(id);
     uint32_t mask = (1u << t->place_bits) - 1;
-    for (uint32_t i = place_of(t, hash); t->places[i].index != EMPTY; i = (i + 1) & mask) {
-        if (t->places[i].tag == (uint32_t)hash &&
-            sel_id_eq(entry_at(t, t->places[i].index)->id, id))
+    for (uint32_t i = place_of(t, tag); t->places[i].index != EMPTY; i = (i + 1) & mask) {
+        if (t->places[i].tag == tag && sel_id_eq(entry_at(t, t->places[i].index)->id, id))
             return i;
     }
     return SEL_NONE;
@@ -131,6 +132,20 @@ uint32_t sel_broker_task_find(const struct sel_broker *b, struct sel_id id)
     return place == SEL_NONE ? SEL_NONE : b->tasks.places[place].index;
 }
 
+void sel_broker_task_prefetch_id(const struct sel_broker *b, struct sel_id id)
+{
+    __builtin_prefetch(&b->tasks.places[place_of(&b->tasks, tag_of(id))], 1);
+}
+
+void sel_broker_task_prefetch(const struct sel_broker *b, uint32_t i)
+{
+    if (i >> SEL_TASK_CHUNK_BITS >= b->tasks.chunk_count)
+        return;
+    const char *entry = (const char *)sel_broker_task_at(b, i);
+    __builtin_prefetch(entry, 1);
+    __builtin_prefetch(entry + 64, 1);
+}
+
 uint32_t sel_broker_task_add(struct sel_broker *b, struct sel_id id)
 {
     struct sel_task_table *t = &b->tasks;
@@ -152,7 +167,7 @@ uint32_t sel_broker_task_add(struct sel_broker *b, struct sel_id id)
         .state = SEL_TASK_ORPHAN,
         .at_us = b->now.mono_us,
     };
-    place_put(t, hash_id(id), i);
+    place_put(t, tag_of(id), i);
     t->count++;
     t->by_state[SEL_TASK_ORPHAN]++;
     return i;
