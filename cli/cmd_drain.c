@@ -8,7 +8,7 @@
 
 struct values {
     struct sel_cli_broker_values broker;
-    bool wait;
+    bool wait, resume;
 };
 
 static const struct sel_cli_option options[] = {
@@ -16,15 +16,29 @@ static const struct sel_cli_option options[] = {
     {.name = "wait",
      .kind = SEL_CLI_FLAG,
      .offset = offsetof(struct values, wait),
-     .help = "come back when nothing is left in it"},
+     .help = "come back when nothing is left in it to be done"},
+    {.name = "resume",
+     .kind = SEL_CLI_FLAG,
+     .offset = offsetof(struct values, resume),
+     .help = "the other way: take tasks again"},
 };
 
 static const struct values defaults = {.broker = SEL_CLI_BROKER_DEFAULTS};
 
+static uint64_t number_in(const struct sel_value *answer, const char *key)
+{
+    const struct sel_value *value = sel_value_get_c(answer, key);
+    int64_t number = 0;
+    if (!sel_value_is(value, SEL_INT) || !sel_value_i64(value, &number))
+        return 0;
+    return (uint64_t)number;
+}
+
+/* Results wait in it until they are fetched or too old: they keep nobody. */
 static bool is_idle(const struct sel_value *answer)
 {
-    const struct sel_value *idle = sel_value_get_c(answer, "idle");
-    return sel_value_is(idle, SEL_BOOL) && sel_value_bool(idle);
+    return number_in(answer, "tasks") == number_in(answer, "ended") &&
+           number_in(answer, "journal_backlog") == 0;
 }
 
 /* Asks, and with --wait again until the answer is that nothing is left. */
@@ -34,7 +48,8 @@ static int drain(const struct values *values, struct sel_client_query *query,
     int64_t timeout_us = (int64_t)(values->broker.timeout * 1e6);
     for (;;) {
         sel_arena_reset(arena);
-        int r = sel_client_query_ask(query, "drain", NULL, timeout_us, arena, answer, err);
+        int r = sel_client_query_ask(query, values->resume ? "resume" : "drain", NULL, timeout_us,
+                                     arena, answer, err);
         if (r < 0 || !values->wait || is_idle(answer))
             return r;
         (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
@@ -48,6 +63,8 @@ static int run(const struct sel_cli *cli, const void *p)
     struct sel_arena arena = {0};
     struct sel_value answer;
     struct sel_error err;
+    if (values->wait && values->resume)
+        return sel_cli_usage(cli, "drain", "--wait and --resume exclude each other");
     int r = sel_client_query_open(values->broker.broker, &query, &err);
     if (r == 0)
         r = drain(values, query, &arena, &answer, &err);

@@ -19,12 +19,6 @@ struct cell {
 
 /* ---- one value ---- */
 
-static bool ends_with(const char *text, size_t n, const char *end)
-{
-    size_t m = strlen(end);
-    return n >= m && memcmp(text + n - m, end, m) == 0;
-}
-
 static bool has_word(const char *text, size_t n, const char *word)
 {
     const char *at = memmem(text, n, word, strlen(word));
@@ -40,7 +34,7 @@ static enum unit unit_of_part(const char *part, size_t n)
 {
     if (n == 5 && memcmp(part, "count", 5) == 0)
         return UNIT_COUNT;
-    if (ends_with(part, n, "_us"))
+    if (has_word(part, n, "us"))
         return UNIT_TIME;
     if (has_word(part, n, "bytes") || has_word(part, n, "memory"))
         return UNIT_SIZE;
@@ -258,31 +252,49 @@ static const struct sel_value *value_in(const struct sel_value *row, const char 
     return value ? value : &sel_value_null;
 }
 
-/* Columns are the keys of the first row; a broker gives all rows the same. */
+/* The keys of all rows, in the order in which they first come. Returns their number, 0 also if
+ * there is no memory. */
+static uint32_t collect_columns(struct sel_arena *arena, const struct sel_value *list,
+                                const char *columns[COLUMNS_MAX])
+{
+    uint32_t count = 0;
+    for (uint32_t r = 0; r < sel_value_count(list); r++) {
+        const struct sel_value *row = sel_value_at(list, r);
+        for (uint32_t i = 0; i < sel_value_count(row); i++) {
+            const struct sel_value *key = sel_value_key_at(row, i);
+            if (!sel_value_is(key, SEL_TEXT) || count == COLUMNS_MAX)
+                continue;
+            uint32_t c = 0;
+            while (c < count && !sel_str_eq_c(sel_value_str(key), columns[c]))
+                c++;
+            if (c == count && !(columns[count++] = text_cell(arena, sel_value_str(key))))
+                return 0;
+        }
+    }
+    return count;
+}
+
 static int print_list(struct sel_arena *arena, const struct sel_value *list, struct sel_buf *out)
 {
-    const struct sel_value *first = sel_value_at(list, 0);
-    uint32_t columns = sel_value_count(first), rows = sel_value_count(list) + 1;
-    if (columns > COLUMNS_MAX)
-        columns = COLUMNS_MAX;
+    const char *names[COLUMNS_MAX];
+    uint32_t columns = collect_columns(arena, list, names), rows = sel_value_count(list) + 1;
     struct cell *cells = SEL_ARENA_NEW_ARRAY(arena, struct cell, (size_t)rows * columns);
-    if (!cells)
+    if (columns == 0 || !cells)
         return SEL_ENOMEM;
     for (uint32_t c = 0; c < columns; c++) {
-        const char *key = sel_cli_table_cell(arena, "", sel_value_key_at(first, c));
-        if (!key)
-            return SEL_ENOMEM;
+        bool right = false;
         for (uint32_t r = 1; r < rows; r++) {
             const struct sel_value *row = sel_value_at(list, r - 1);
-            int error = make_cell(arena, key, value_in(row, key), &cells[r * columns + c]);
+            struct cell *cell = &cells[r * columns + c];
+            int error = make_cell(arena, names[c], value_in(row, names[c]), cell);
             if (error < 0)
                 return error;
+            right |= cell->right;
         }
-        cells[c] = (struct cell){key, (uint32_t)sel_str_code_points(sel_str_c(key)),
-                                 cells[columns + c].right};
+        cells[c] =
+            (struct cell){names[c], (uint32_t)sel_str_code_points(sel_str_c(names[c])), right};
     }
-    if (columns > 0)
-        put_grid(out, cells, rows, columns);
+    put_grid(out, cells, rows, columns);
     return 0;
 }
 
@@ -291,7 +303,8 @@ static bool is_table(const struct sel_value *value)
     if (!sel_value_is(value, SEL_LIST))
         return false;
     for (uint32_t i = 0; i < sel_value_count(value); i++) {
-        if (!sel_value_is(sel_value_at(value, i), SEL_MAP))
+        const struct sel_value *row = sel_value_at(value, i);
+        if (!sel_value_is(row, SEL_MAP) || sel_value_count(row) == 0)
             return false;
     }
     return true;

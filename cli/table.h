@@ -2,8 +2,8 @@
  * broker needs no new code here.
  *
  * A map is printed as names and values, one a line; a list of maps as a table with a column a key.
- * Units come from names: `_us` is a time, `bytes` or `memory` in a name a size. Text may come from
- * anybody and is printed without control characters. */
+ * Units come from the words of names: `us` is a time, `bytes` and `memory` are sizes. Text may come
+ * from anybody and is printed without control characters. */
 #ifndef SEL_CLI_TABLE_H
 #define SEL_CLI_TABLE_H
 

@@ -14,6 +14,8 @@ static void test_units_come_from_names(void **state)
         {"tasks", "18446744073709551615", "18,446,744,073,709,551,615"},
         {"lease_us", "10000000", "10 s"},
         {"commit_us.p99", "41000", "41 ms"},
+        {"heard_us_ago", "41000", "41 ms"},
+        {"status", "41000", "41,000"},
         {"commit_us.count", "41000", "41,000"},
         {"status.commit_us.max", "870", "870 us"},
         {"bytes_in", "512", "512 B"},
@@ -78,6 +80,9 @@ static void test_a_list_is_a_table_with_numbers_to_the_right(void **state)
           "h\xc3\xa4ufig    1,204\n"
           "b             7\n"
           "lacks it  -\n");
+    check("[{\"role\": \"producer\"}, {\"role\": \"worker\", \"slots\": 8}]", "role      slots\n"
+                                                                              "producer  -\n"
+                                                                              "worker        8\n");
     check("[]", "Nothing.\n");
     check("[1, 2]", "[1, 2]\n");
     check("\"done\"", "done\n");
