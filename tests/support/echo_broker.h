@@ -33,7 +33,7 @@ struct echo_peer {
 };
 
 struct echo_broker {
-    char endpoint[256];
+    char endpoint[512];
     void *zmq, *router;
     pthread_t thread;
     struct echo_peer peers[ECHO_PEERS_MAX];
