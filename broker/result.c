@@ -172,18 +172,19 @@ static void wait_for_room(struct sel_broker *b, struct sel_broker_session *s, ui
  * the SUBMIT, and must know then that it was taken. What is journaled is settled by then; what is
  * not, and came behind what is, waits for that. */
 static uint64_t barrier(const struct sel_broker *b, const struct sel_broker_session *s,
-                        const struct sel_task_entry *task)
+                        const struct sel_task_entry *task, uint32_t as)
 {
+    if (as != SEL_NONE && task->level > SEL_LEVEL_MEMORY)
+        return sel_broker_task_at(b, as)->log_seq; /* the name may be new, and its task old */
     if (s->run_count == 0 || task->level > SEL_LEVEL_MEMORY)
         return 0;
-    (void)b;
     return s->runs[(s->run_head + s->run_count - 1) % s->run_cap].batch;
 }
 
 static void deliver(struct sel_broker *b, struct sel_broker_session *s, uint32_t i, uint32_t as)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
-    uint64_t after = barrier(b, s, task);
+    uint64_t after = barrier(b, s, task, as);
     if (task->pins == UINT16_MAX) {
         sel_broker_session_fail(b, s);
         return;
