@@ -141,6 +141,9 @@ static void check_refused(struct sel_run *run, struct sel_wish *wish,
             if (run->oracle.deeds[i].key == deed->key && run->oracle.deeds[i].body != deed->body &&
                 run->oracle.deeds[i].submitted_us)
                 return;
+        /* its key was lost with the broker's memory, and another id came first since */
+        if (deed->key && is_forgiven(run, deed, deed->submitted_us))
+            return;
         break;
     case SEL_CODE_UNSUPPORTED:
         if (!run->scenario.has_journal && deed->level > SEL_LEVEL_MEMORY)
