@@ -52,7 +52,8 @@ static int load_config(struct program *p)
                                                .getenv = process_getenv,
                                                .user = &user};
     int r = sel_config_load(&request, &p->config, &err);
-    sel_config_print(&p->config.diag, stderr);
+    if (r < 0 || s->verbosity > 0) /* that no flow runs a task is no matter here */
+        sel_config_print(&p->config.diag, stderr);
     if (r == SEL_ECONFIG) {
         uint32_t count = p->config.diag.error_count;
         fprintf(stderr, "Error: the configuration has %u error%s\n", count, count == 1 ? "" : "s");
