@@ -10,7 +10,9 @@
 #define WINDOW_BYTES ((uint64_t)64 << 20)
 #define RETRY_US_MIN INT64_C(100000)
 #define RETRY_US_MAX INT64_C(5000000)
-#define HELLO_EVERY_US INT64_C(1000000) /* while no WELCOME comes */
+#define BEAT_US INT64_C(1000000)     /* until the first WELCOME */
+#define HELLO_US_MIN INT64_C(100000) /* HELLO is repeated each beat, within reason */
+#define HELLO_US_MAX INT64_C(5000000)
 #define BEAT_US_MIN INT64_C(10000)      /* whatever WELCOME says, */
 #define BEAT_US_MAX INT64_C(3600000000) /* so that sums of times do not overflow */
 #define BEATS_MAX 3                     /* of silence */
@@ -21,6 +23,21 @@
 #define ARENA_MAX ((size_t)64 << 20)
 
 #define FAULT(err, code, ...) sel_error_set((err), (code), (struct sel_pos){0}, __VA_ARGS__)
+
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t clamp(int64_t value, int64_t min, int64_t max)
+{
+    return max64(min64(value, max), min);
+}
 
 static int64_t or_default(int64_t value, int64_t fallback)
 {
@@ -36,7 +53,7 @@ int sel_peer_init(struct sel_peer *peer, const struct sel_peer_options *options,
         .ctx = ctx,
         .options = *options,
         .state = SEL_PEER_PAUSED,
-        .beat_us = HELLO_EVERY_US,
+        .beat_us = BEAT_US,
         .heard_us = now_us,
         .said_us = now_us,
         .asked_us = now_us,
@@ -76,11 +93,8 @@ void sel_peer_done(struct sel_peer *peer)
  * comes back do not all knock at once. */
 static int64_t next_pause(struct sel_peer *peer)
 {
-    int64_t pause = peer->pause_us * 2;
-    if (pause < peer->options.retry_us_min)
-        pause = peer->options.retry_us_min;
-    if (pause > peer->options.retry_us_max)
-        pause = peer->options.retry_us_max;
+    int64_t pause =
+        clamp(peer->pause_us * 2, peer->options.retry_us_min, peer->options.retry_us_max);
     peer->pause_us = pause;
     uint64_t half = (uint64_t)pause / 2;
     return pause - (int64_t)half + (int64_t)sel_prng_below(&peer->prng, half + 1);
@@ -147,10 +161,8 @@ static int on_welcome(struct sel_peer *peer, struct sel_str frame, int64_t now_u
     peer->welcome = welcome;
     peer->options.crashed = (struct sel_str){0}; /* told */
     peer->broker = welcome.broker;
-    int64_t beat_us = or_default((int64_t)welcome.beat_us, HELLO_EVERY_US);
-    peer->beat_us = beat_us < BEAT_US_MIN   ? BEAT_US_MIN
-                    : beat_us > BEAT_US_MAX ? BEAT_US_MAX
-                                            : beat_us;
+    int64_t beat_us = or_default((int64_t)welcome.beat_us, BEAT_US);
+    peer->beat_us = clamp(beat_us, BEAT_US_MIN, BEAT_US_MAX);
     peer->state = SEL_PEER_OPEN;
     peer->unanswered = 0;
     peer->hello_us = now_us;
@@ -374,7 +386,7 @@ static enum sel_peer_action say_hello(struct sel_peer *peer, int64_t now_us, str
         return starve(peer, now_us);
     peer->hello_count++;
     peer->unanswered++;
-    peer->hello_us = now_us + HELLO_EVERY_US;
+    peer->hello_us = now_us + clamp(peer->beat_us, HELLO_US_MIN, HELLO_US_MAX);
     peer->said_us = now_us;
     return SEL_PEER_SEND;
 }
@@ -398,16 +410,6 @@ static enum sel_peer_action poll_hello(struct sel_peer *peer, int64_t now_us, st
         return say_hello(peer, now_us, out);
     sel_peer_broken(peer, now_us);
     return SEL_PEER_NOTHING;
-}
-
-static int64_t max64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-static int64_t min64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 /* When an answer is wanted next: nothing was heard for a beat, or nothing said if that is what
