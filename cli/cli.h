@@ -53,6 +53,7 @@ struct sel_cli_command {
 extern const struct sel_cli_command sel_cli_cmd_drain;
 extern const struct sel_cli_command sel_cli_cmd_execute;
 extern const struct sel_cli_command sel_cli_cmd_inspect;
+extern const struct sel_cli_command sel_cli_cmd_journal;
 extern const struct sel_cli_command sel_cli_cmd_queues;
 extern const struct sel_cli_command sel_cli_cmd_status;
 extern const struct sel_cli_command sel_cli_cmd_version;

@@ -10,13 +10,8 @@
 #define SUGGESTION_DISTANCE_MAX 3
 
 static const struct sel_cli_command *const commands[] = {
-    &sel_cli_cmd_drain,
-    &sel_cli_cmd_execute,
-    &sel_cli_cmd_inspect,
-    &sel_cli_cmd_queues,
-    &sel_cli_cmd_status,
-    &sel_cli_cmd_version,
-    &sel_cli_cmd_workers,
+    &sel_cli_cmd_drain,  &sel_cli_cmd_execute, &sel_cli_cmd_inspect, &sel_cli_cmd_journal,
+    &sel_cli_cmd_queues, &sel_cli_cmd_status,  &sel_cli_cmd_version, &sel_cli_cmd_workers,
 };
 
 struct general {
@@ -66,14 +61,6 @@ static void print_help(FILE *out)
             PROGRAM);
 }
 
-int sel_cli_usage(const struct sel_cli *cli, const char *command, const char *text)
-{
-    fprintf(cli->err, "Usage: %s %s [OPTIONS]\nTry '%s%s%s --help'.\n\nError: %s\n", cli->program,
-            command ? command : "[OPTIONS] COMMAND", cli->program, command ? " " : "",
-            command ? command : "", text);
-    return SEL_CLI_USAGE;
-}
-
 static const struct sel_cli_command *find_command(const char *name)
 {
     for (size_t i = 0; i < SEL_COUNT(commands); i++) {
@@ -81,6 +68,26 @@ static const struct sel_cli_command *find_command(const char *name)
             return commands[i];
     }
     return NULL;
+}
+
+/* One line: how a command (NULL: the program) is called. */
+static void print_usage(FILE *out, const char *name)
+{
+    const struct sel_cli_command *command = name ? find_command(name) : NULL;
+    fprintf(out, "Usage: " PROGRAM " %s", name ? name : "[OPTIONS] COMMAND");
+    for (uint32_t i = 0; command && i < command->option_count; i++) {
+        if (command->options[i].is_word)
+            fprintf(out, " %s", command->options[i].name);
+    }
+    fprintf(out, " [OPTIONS]\n");
+}
+
+int sel_cli_usage(const struct sel_cli *cli, const char *command, const char *text)
+{
+    print_usage(cli->err, command);
+    fprintf(cli->err, "Try '%s%s%s --help'.\n\nError: %s\n", cli->program, command ? " " : "",
+            command ? command : "", text);
+    return SEL_CLI_USAGE;
 }
 
 static int unknown_command(const struct sel_cli *cli, const char *name)
@@ -105,8 +112,8 @@ static int unknown_command(const struct sel_cli *cli, const char *name)
 static void print_command_help(const struct sel_cli *cli, const struct sel_cli_command *command,
                                const struct sel_cli_option_set *set)
 {
-    fprintf(cli->out, "Usage: %s %s [OPTIONS]\n\n%s\n", cli->program, command->name,
-            command->about);
+    print_usage(cli->out, command->name);
+    fprintf(cli->out, "\n%s\n", command->about);
     if (command->more)
         fprintf(cli->out, "\n%s", command->more);
     fprintf(cli->out, "\nOptions:\n");

@@ -46,7 +46,9 @@ static int no_memory(struct parser *parser)
 
 static const char *name_of(const struct sel_cli_option *option, char out[NAME_TEXT_SIZE])
 {
-    if (option->letter)
+    if (option->is_word)
+        (void)snprintf(out, NAME_TEXT_SIZE, "%s", option->name);
+    else if (option->letter)
         (void)snprintf(out, NAME_TEXT_SIZE, "-%c, --%s", option->letter, option->name);
     else
         (void)snprintf(out, NAME_TEXT_SIZE, "--%s", option->name);
@@ -276,7 +278,8 @@ static int check_required(struct parser *parser)
         const struct sel_cli_option *option = &parser->set->options[i];
         char name[NAME_TEXT_SIZE];
         if (option->required && !parser->given[i])
-            return usage(parser, "option %s is missing", name_of(option, name));
+            return usage(parser, option->is_word ? "%s is missing" : "option %s is missing",
+                         name_of(option, name));
     }
     return 0;
 }
@@ -296,10 +299,13 @@ static void describe(const struct sel_cli_option_set *set, struct option longs[O
     *letters++ = set->stop_at_word ? '+' : '-';
     *letters++ = ':';
     *letters++ = 'h';
+    uint32_t count = 0;
     for (uint32_t i = 0; i < set->count; i++) {
         const struct sel_cli_option *option = &set->options[i];
         int has_arg = takes_value(option) ? required_argument : no_argument;
-        longs[i] = (struct option){option->name, has_arg, NULL, LONG_BASE + (int)i};
+        if (option->is_word)
+            continue;
+        longs[count++] = (struct option){option->name, has_arg, NULL, LONG_BASE + (int)i};
         if (option->letter) {
             *letters++ = option->letter;
             if (takes_value(option))
@@ -307,8 +313,8 @@ static void describe(const struct sel_cli_option_set *set, struct option longs[O
         }
     }
     *letters = '\0';
-    longs[set->count] = (struct option){"help", no_argument, NULL, 'h'};
-    longs[set->count + 1] = (struct option){0};
+    longs[count] = (struct option){"help", no_argument, NULL, 'h'};
+    longs[count + 1] = (struct option){0};
 }
 
 static const struct sel_cli_option *find(const struct sel_cli_option_set *set, int c,
@@ -331,7 +337,7 @@ static const char *suggest(const struct sel_cli_option_set *set, struct sel_str 
         const struct sel_cli_option *option = &set->options[i];
         unsigned distance =
             sel_str_distance(word, sel_str_c(option->name), SUGGESTION_DISTANCE_MAX);
-        if (!option->hidden && distance < best_distance) {
+        if (!option->hidden && !option->is_word && distance < best_distance) {
             best = option->name;
             best_distance = distance;
         }
@@ -343,7 +349,7 @@ static bool is_ambiguous(const struct sel_cli_option_set *set, struct sel_str wo
 {
     uint32_t matches = 0;
     for (uint32_t i = 0; i < set->count; i++)
-        matches += strncmp(set->options[i].name, word.p, word.n) == 0;
+        matches += !set->options[i].is_word && strncmp(set->options[i].name, word.p, word.n) == 0;
     return matches > 1;
 }
 
@@ -366,14 +372,25 @@ static int unknown_option(struct parser *parser, const char *word)
     return usage(parser, "there is no option --%.*s", SEL_STR_ARG(text));
 }
 
+/* The next word that stands for itself. */
+static int take_word(struct parser *parser, const char *word)
+{
+    for (uint32_t i = 0; i < parser->set->count; i++) {
+        const struct sel_cli_option *option = &parser->set->options[i];
+        if (!option->is_word || parser->given[i])
+            continue;
+        parser->given[i] = true;
+        return set_value(parser, option, word);
+    }
+    return usage(parser, "unexpected argument '%s'", word);
+}
+
 /* `c` as getopt_long gave it; `word` is the word of argv that was looked at last. */
 static int take(struct parser *parser, int c, const char *word)
 {
     uint32_t index = 0;
     if (c == NOT_AN_OPTION) {
-        if (parser->list)
-            return set_value(parser, parser->list, optarg);
-        return usage(parser, "unexpected argument '%s'", optarg);
+        return parser->list ? set_value(parser, parser->list, optarg) : take_word(parser, optarg);
     }
     if (c == '?')
         return unknown_option(parser, word);
@@ -462,10 +479,12 @@ static int print_words(FILE *out, int column, const char *text)
 static void print_option(FILE *out, const struct sel_cli_option *option)
 {
     char left[NAME_TEXT_SIZE + 32];
-    int column =
-        snprintf(left, sizeof(left), "  %c%c%s --%s%s%s", option->letter ? '-' : ' ',
-                 option->letter ? option->letter : ' ', option->letter ? "," : " ", option->name,
-                 takes_value(option) ? " " : "", takes_value(option) ? value_name(option) : "");
+    int column = option->is_word
+                     ? snprintf(left, sizeof(left), "  %s", option->name)
+                     : snprintf(left, sizeof(left), "  %c%c%s --%s%s%s", option->letter ? '-' : ' ',
+                                option->letter ? option->letter : ' ', option->letter ? "," : " ",
+                                option->name, takes_value(option) ? " " : "",
+                                takes_value(option) ? value_name(option) : "");
     fputs(left, out);
     if (column + 2 > HELP_COLUMN)
         fprintf(out, "\n%*s", HELP_COLUMN, "");

@@ -11,7 +11,8 @@
  * An option on the command line wins over its variables, of which the first that is set to
  * something counts; what is neither keeps the default. Long options may be cut as long as they are
  * unambiguous, `--name=value` and `--name value` are the same, and so are `-x1` and `-x 1`. A list
- * takes every word up to the next option, and may be given again. `--help` is added by itself. */
+ * takes every word up to the next option, and may be given again. `--help` is added by itself.
+ * Words that stand for themselves, as in `journal show PATH`, are in the table too. */
 #ifndef SEL_CLI_OPTIONS_H
 #define SEL_CLI_OPTIONS_H
 
@@ -46,8 +47,9 @@ struct sel_cli_texts {
 #define SEL_CLI_ENV_MAX 2 /* variables of one option */
 
 struct sel_cli_option {
-    const char *name; /* long form without dashes */
+    const char *name; /* long form without dashes; of a word what --help calls it, "PATH" */
     char letter;      /* 0: has no short form */
+    bool is_word;     /* stands without its name, in the order of the table */
     enum sel_cli_option_kind kind;
     bool required;
     bool hidden;   /* not in --help */

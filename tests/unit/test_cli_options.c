@@ -287,11 +287,53 @@ static void test_help_lists_what_is_not_hidden(void **state)
     free(text);
 }
 
+static void test_words_stand_for_themselves_in_order(void **state)
+{
+    (void)state;
+    static const struct sel_cli_option words[] = {
+        {.name = "LEVEL",
+         .is_word = true,
+         .kind = SEL_CLI_CHOICE,
+         .choices = levels,
+         .required = true,
+         .offset = offsetof(struct values, level)},
+        {.name = "check", .kind = SEL_CLI_FLAG, .offset = offsetof(struct values, check)},
+        {.name = "NAME",
+         .is_word = true,
+         .kind = SEL_CLI_TEXT,
+         .offset = offsetof(struct values, name)},
+    };
+    static const struct sel_cli_option_set with_words = {words, SEL_COUNT(words), false};
+    struct parsed p;
+    parse_set(&p, &with_words, "high --check some", NULL);
+    assert_int_equal(p.r, 4);
+    assert_string_equal(p.values.level, "high");
+    assert_string_equal(p.values.name, "some");
+    assert_true(p.values.check);
+    done(&p);
+    const struct {
+        const char *words, *text;
+    } cases[] = {
+        {"", "LEVEL is missing"},
+        {"middle", "LEVEL: 'middle' is none of low, high"},
+        {"low a b", "unexpected argument 'b'"},
+        {"low --LEVEL high", "there is no option --LEVEL"},
+        {"low --NAM x", "there is no option --NAM"},
+    };
+    for (size_t i = 0; i < SEL_COUNT(cases); i++) {
+        parse_set(&p, &with_words, cases[i].words, NULL);
+        assert_code(p.r, SEL_EREQUEST);
+        assert_string_equal(p.err.text, cases[i].text);
+        done(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values_are_taken_in_every_spelling),
         cmocka_unit_test(test_a_list_takes_the_words_behind_it),
+        cmocka_unit_test(test_words_stand_for_themselves_in_order),
         cmocka_unit_test(test_the_command_line_wins_over_variables_in_their_order),
         cmocka_unit_test(test_variables_of_flags_and_lists),
         cmocka_unit_test(test_refusals_say_what_is_wrong),
