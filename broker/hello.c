@@ -39,15 +39,20 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
         task->flags |= SEL_TASK_NO_RECORD;
         break;
     case SEL_TASK_QUEUED:
-        if (task->try_count != held->try_count)
+    case SEL_TASK_WAITING:
+        if (held->try_count < task->try_count)
             return;
-        sel_broker_queue_remove(b, i);
+        if (task->state == SEL_TASK_QUEUED)
+            sel_broker_queue_remove(b, i);
+        else
+            sel_broker_timer_remove(b, i);
         break;
     case SEL_TASK_HELD:
         break;
     default:
         return; /* somebody else has it by now, or it has ended: the first end counts */
     }
+    task->try_count = held->try_count; /* a later one: the record of the retry was lost */
     task->flags |= SEL_TASK_STARTED;
     task->delivery = held->delivery;
     sel_broker_task_attach(b, i, s);
