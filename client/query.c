@@ -147,17 +147,18 @@ static int take(struct sel_client_query *query, struct answer *answer, struct se
     int r = sel_wire_message_type(frame, err);
     if (r == SEL_MESSAGE_ERROR) {
         r = sel_wire_decode_error(&arena, frame, &error, err);
-        if (r == 0)
+        if (r == 0) /* questions are answered by REPLY alone */
             r = sel_error_set(err, SEL_EREQUEST, (struct sel_pos){0},
-                              "the broker at %s says: %.*s (%s)", query->endpoint,
-                              SEL_STR_ARG(error.text), sel_wire_code_name(error.code));
+                              "the broker at %s says: %.*s (%s); is that its endpoint for queries?",
+                              query->endpoint, SEL_STR_ARG(error.text),
+                              sel_wire_code_name(error.code));
     } else if (r == SEL_MESSAGE_REPLY) {
         r = sel_wire_decode_reply(&arena, frame, &reply, err);
         if (r == 0 && reply.n == query->n) /* else of a question that was given up */
             r = reply.code ? refused(query, &reply, err) : add_body(answer, &reply, err);
     } else if (r >= 0) {
         r = sel_error_set(err, SEL_EFORMAT, (struct sel_pos){0},
-                          "%s answers, but not to questions: is it the endpoint for queries?",
+                          "%s answers, but not to questions; is that its endpoint for queries?",
                           query->endpoint);
     }
     sel_arena_done(&arena);

@@ -188,8 +188,8 @@ static void test_what_is_no_answer_is_told(void **state)
         const char *text;
     } cases[] = {
         {refuse, SEL_EREQUEST, "says: no such task (unknown task)"},
-        {say_error, SEL_EREQUEST, "says: say HELLO (unknown session)"},
-        {say_goodbye, SEL_EFORMAT, "is it the endpoint for queries?"},
+        {say_error, SEL_EREQUEST, "says: say HELLO (unknown session); is that its"},
+        {say_goodbye, SEL_EFORMAT, "is that its endpoint for queries?"},
         {say_rubbish, SEL_EFORMAT, ""},
         {part_of_no_list, SEL_EFORMAT, "no list in parts"},
     };
