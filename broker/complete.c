@@ -64,8 +64,7 @@ static void keep_orphan_end(struct sel_broker *b, struct sel_broker_session *s,
 static int retry(struct sel_broker *b, uint32_t i, uint64_t countdown_us)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
-    int64_t most = INT64_MAX / 4;
-    int64_t wait = countdown_us > (uint64_t)most ? most : (int64_t)countdown_us;
+    int64_t wait = countdown_us > SEL_WAIT_US_MAX ? SEL_WAIT_US_MAX : (int64_t)countdown_us;
     if (!sel_broker_timer_reserve(b))
         return SEL_ENOMEM;
     if (task->level > SEL_LEVEL_MEMORY) {

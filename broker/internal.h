@@ -17,6 +17,7 @@
 #include "proto/wire.h"
 
 #define SEL_NONE UINT32_MAX
+#define SEL_WAIT_US_MAX (INT64_C(100) * 366 * 86400 * 1000000) /* a century */
 
 /* ---- tasks ---- */
 

@@ -258,6 +258,8 @@ int sel_broker_replay(struct sel_broker *b, uint64_t seq, struct sel_str batch,
         struct sel_log_place place = {seq, (uint32_t)(end - sel_broker_mutation_blob(&m))};
         if (m.level > SEL_LEVEL_COMMIT)
             return bad(err, seq, SEL_EFORMAT, "a mutation has an impossible level");
+        if (m.unix_us < 0 || m.unix_us > INT64_MAX / 2)
+            return bad(err, seq, SEL_EFORMAT, "a mutation has an impossible time");
         if ((r = replay_one(b, seq, &m, place)) < 0)
             break;
     }

@@ -81,19 +81,18 @@ static const char *why_not(const struct sel_broker *b, const struct sel_broker_s
     return NULL;
 }
 
-/* mono_us from which it may run; 0: at once. */
+/* mono_us from which it may run; 0: at once. Nothing waits for more than SEL_WAIT_US_MAX, so that
+ * no sum of times is out of range. */
 static int64_t due_us(const struct sel_broker *b, const struct sel_wire_item *item)
 {
-    int64_t due = 0;
+    int64_t wait = 0;
     if (item->not_before_unix_us > b->now.unix_us)
-        due = b->now.mono_us + (item->not_before_unix_us - b->now.unix_us);
-    if (item->countdown_us) {
-        int64_t most = INT64_MAX - b->now.mono_us;
-        int64_t wait = item->countdown_us > (uint64_t)most ? most : (int64_t)item->countdown_us;
-        if (b->now.mono_us + wait > due)
-            due = b->now.mono_us + wait;
-    }
-    return due;
+        wait = item->not_before_unix_us - b->now.unix_us;
+    if (item->countdown_us > (uint64_t)wait)
+        wait = item->countdown_us > SEL_WAIT_US_MAX ? SEL_WAIT_US_MAX : (int64_t)item->countdown_us;
+    if (wait > SEL_WAIT_US_MAX)
+        wait = SEL_WAIT_US_MAX;
+    return wait ? b->now.mono_us + wait : 0;
 }
 
 static int journal(struct sel_broker *b, uint32_t i, const struct sel_wire_item *item, int64_t due)
@@ -364,7 +363,8 @@ uint64_t sel_broker_on_cancel(struct sel_broker *b, struct sel_broker_session *s
             .delivery = task->delivery,
         };
         task->flags |= SEL_TASK_CANCELLED;
-        if (sel_broker_session_say(b, b->sessions[task->holder], &cancel, SEL_NONE) < 0)
+        /* If there is no room, for a worker that hears nothing now, the task runs to its end. */
+        if (sel_broker_session_say(b, b->sessions[task->holder], &cancel, SEL_NONE) == SEL_ENOMEM)
             sel_broker_session_fail(b, b->sessions[task->holder]);
         return 0;
     }
