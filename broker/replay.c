@@ -256,7 +256,8 @@ int sel_broker_replay(struct sel_broker *b, uint64_t seq, struct sel_str batch,
     while ((r = sel_mutation_next(&rest, &m, &why)) > 0) {
         size_t end = batch.n - rest.n;
         struct sel_log_place place = {seq, (uint32_t)(end - sel_broker_mutation_blob(&m))};
-        if (m.level > SEL_LEVEL_COMMIT)
+        bool is_of_task = m.type != SEL_MUTATION_START && m.type != SEL_MUTATION_WORKER;
+        if (m.level > SEL_LEVEL_COMMIT || (is_of_task && m.level < SEL_LEVEL_INTERVAL))
             return bad(err, seq, SEL_EFORMAT, "a mutation has an impossible level");
         if (m.unix_us < 0 || m.unix_us > INT64_MAX / 2)
             return bad(err, seq, SEL_EFORMAT, "a mutation has an impossible time");
