@@ -15,9 +15,6 @@
 #define RESULT_BYTES ((size_t)64 << 20)
 #define WINDOW_RECORDS 65536u
 #define WINDOW_BYTES ((uint64_t)16 << 20)
-#define SECTION 256u /* tasks put while the lock is held */
-#define LOST_LOOK_US INT64_C(500000)
-#define DEFAULT_QUEUE "celery"
 
 /* What was there in the first version of the structs; they only grow. */
 #define OPTIONS_SIZE_MIN sizeof(struct sel_client_options)
@@ -28,13 +25,6 @@ int64_t sel_client_now_us(void)
     struct timespec t;
     (void)clock_gettime(CLOCK_MONOTONIC, &t); /* cannot fail */
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-static int64_t unix_ms(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 /* ---- the lock ---- */
@@ -62,24 +52,15 @@ void sel_client_unlock_and_wake(struct sel_client *client)
         sel_client_net_wake(client);
 }
 
-/* The same after results were taken out: it matters to the thread if brokers get credit again. */
-static void unlock_after_taking(struct sel_client *client, bool was_held)
-{
-    if (was_held && !client->is_held)
-        sel_client_unlock_and_wake(client);
-    else
-        sel_client_unlock(client);
-}
-
 /* The end of a timeout; INT64_MAX: never. */
-static int64_t deadline_of(int64_t timeout_us)
+int64_t sel_client_deadline(int64_t timeout_us)
 {
     int64_t now_us = sel_client_now_us();
     return timeout_us < 0 || timeout_us > INT64_MAX - now_us ? INT64_MAX : now_us + timeout_us;
 }
 
 /* Waits, locked, until something is told, at most until `deadline_us`. false: it is over. */
-static bool wait_until(struct sel_client *client, pthread_cond_t *cond, int64_t deadline_us)
+bool sel_client_wait_until(struct sel_client *client, pthread_cond_t *cond, int64_t deadline_us)
 {
     if (deadline_us == INT64_MAX) {
         (void)pthread_cond_wait(cond, &client->data);
@@ -151,7 +132,7 @@ static void alive_free(const uint64_t *alive)
         (void)munmap((void *)(uintptr_t)alive, (size_t)sysconf(_SC_PAGESIZE));
 }
 
-static bool is_ours(const struct sel_client *client)
+bool sel_client_is_ours(const struct sel_client *client)
 {
     return *client->alive == ALIVE;
 }
@@ -282,7 +263,7 @@ int sel_client_close(struct sel_client *client, int64_t timeout_us)
 {
     if (!client)
         return 0;
-    if (!is_ours(client))
+    if (!sel_client_is_ours(client))
         return -ECHILD;
     int r = sel_client_flush(client, timeout_us);
     sel_client_lock(client);
@@ -296,15 +277,15 @@ int sel_client_close(struct sel_client *client, int64_t timeout_us)
 static int wait_for(struct sel_client *client, int (*is_done)(struct sel_client *client),
                     int64_t timeout_us)
 {
-    if (!is_ours(client))
+    if (!sel_client_is_ours(client))
         return -ECHILD;
-    int64_t deadline_us = deadline_of(timeout_us);
+    int64_t deadline_us = sel_client_deadline(timeout_us);
     bool is_over = timeout_us == 0;
     int r;
     sel_client_lock(client);
     client->news_waiters++;
     while ((r = is_done(client)) == 0 && !is_over)
-        is_over = !wait_until(client, &client->news, deadline_us);
+        is_over = !sel_client_wait_until(client, &client->news, deadline_us);
     client->news_waiters--;
     sel_client_unlock(client);
     if (r == 0)
@@ -351,7 +332,7 @@ int sel_client_flush(struct sel_client *client, int64_t timeout_us)
 
 const char *sel_client_problem(struct sel_client *client, char *out, size_t size)
 {
-    if (!is_ours(client)) {
+    if (!sel_client_is_ours(client)) {
         (void)snprintf(out, size, "%s", sel_client_error_text(-ECHILD));
         return out;
     }
@@ -361,321 +342,9 @@ const char *sel_client_problem(struct sel_client *client, char *out, size_t size
     return out;
 }
 
-/* ---- submitting ---- */
-
-static struct sel_client_link *link_of_hash(struct sel_client *client, const void *p, size_t n)
-{
-    uint32_t i =
-        client->link_count == 1 ? 0 : (uint32_t)(sel_client_fnv1a(p, n) % client->link_count);
-    return &client->links[i];
-}
-
-static struct sel_client_link *link_of_id(struct sel_client *client, struct sel_id id)
-{
-    struct sel_client_id bytes = sel_client_id_out(id);
-    return link_of_hash(client, bytes.bytes, sizeof(bytes.bytes));
-}
-
-/* The id of a task: its own or a new one, which stands for the same broker as the key. */
-static struct sel_id id_for(struct sel_client *client, const struct sel_client_task *task,
-                            int64_t now_ms)
-{
-    struct sel_id id = sel_client_id_in(&task->id);
-    if (id.hi | id.lo)
-        return id;
-    id = sel_id_next(&client->ids, now_ms);
-    if (task->key.n && client->link_count > 1) {
-        const struct sel_client_link *link = link_of_hash(client, task->key.p, task->key.n);
-        while (link_of_id(client, id) != link) /* as many tries as there are brokers, about */
-            id = sel_id_next(&client->ids, now_ms);
-    }
-    return id;
-}
-
-static int check_task(const struct sel_client_task *task)
-{
-    const uint32_t known = SEL_CLIENT_QUIET | SEL_CLIENT_KEEP | SEL_CLIENT_TELL_SETTLED;
-    if (task->name.n == 0 || task->name.n > SEL_WIRE_NAME_MAX ||
-        task->queue.n > SEL_WIRE_NAME_MAX || task->key.n > SEL_WIRE_NAME_MAX ||
-        task->content_type.n > SEL_WIRE_NAME_MAX || task->level > SEL_CLIENT_LEVEL_COMMIT ||
-        task->countdown_us < 0 || (task->flags & ~known) ||
-        (task->flags & SEL_CLIENT_QUIET && task->flags & SEL_CLIENT_KEEP))
-        return -EINVAL;
-    return 0;
-}
-
-/* Tasks of one program mostly go to one queue: its number is looked up when the name changes. */
-static int queue_for(struct sel_client_link *link, struct sel_str name, uint16_t *ret)
-{
-    if (name.n == 0)
-        name = SEL_STR(DEFAULT_QUEUE);
-    if (!sel_str_eq(name, link->queue)) {
-        int r = sel_producer_queue(link->producer, name, &link->queue_number);
-        if (r < 0) {
-            link->queue.n = 0;
-            return r == SEL_ERANGE ? -EINVAL : r;
-        }
-        memcpy(link->queue_text, name.p, name.n);
-        link->queue = (struct sel_str){link->queue_text, name.n};
-    }
-    *ret = link->queue_number;
-    return 0;
-}
-
-_Static_assert((int)SEL_CLIENT_LEVEL_COMMIT == (int)SEL_LEVEL_COMMIT,
-               "levels are those of the wire");
-
-/* Puts one task, locked; *ret_link is where it belongs. SEL_ELIMIT: no room there now. */
-static int put_task(struct sel_client *client, const struct sel_client_task *task, int64_t now_ms,
-                    struct sel_id *ret_id, struct sel_client_link **ret_link)
-{
-    int r = check_task(task);
-    if (r < 0)
-        return r;
-    struct sel_id id = id_for(client, task, now_ms);
-    struct sel_client_link *link =
-        task->key.n ? link_of_hash(client, task->key.p, task->key.n) : link_of_id(client, id);
-    *ret_link = link;
-    struct sel_wire_item item = {
-        .type = SEL_RECORD_SUBMIT,
-        .flags = task->flags & SEL_CLIENT_QUIET ? SEL_ITEM_QUIET : 0,
-        .id = id,
-        .priority = task->priority ? task->priority : SEL_WIRE_PRIORITY,
-        .level = task->level,
-        .countdown_us = (uint64_t)task->countdown_us,
-        .not_before_unix_us = task->not_before_unix_us,
-        .task = task->name,
-        .idempotency_key = task->key,
-        .content_type = task->content_type,
-        .payload = {task->args.p, task->args.n},
-    };
-    r = queue_for(link, task->queue, &item.queue);
-    if (r < 0)
-        return r;
-    bool keep = task->flags & SEL_CLIENT_KEEP, tell = task->flags & SEL_CLIENT_TELL_SETTLED;
-    if (keep && (r = sel_client_results_keep(&client->results, id)) < 0)
-        return r;
-    r = sel_producer_submit(link->producer, &item, (void *)(uintptr_t)task->tag, tell);
-    if (r < 0 && keep)
-        (void)sel_client_results_drop(client, id, NULL);
-    if (r == 0)
-        client->results.tell_pending += tell;
-    *ret_id = id;
-    return r;
-}
-
-/* Waits, locked, for room at `link`. false: the time is over. The thread is awake. */
-static bool wait_for_room(struct sel_client *client, struct sel_client_link *link,
-                          int64_t deadline_us)
-{
-    int64_t look_us = sel_client_now_us() + LOST_LOOK_US; /* whether the broker is lost by now */
-    link->is_wanted = true;
-    client->room_waiters++;
-    bool is_told = wait_until(client, &client->room, deadline_us < look_us ? deadline_us : look_us);
-    client->room_waiters--;
-    return is_told || look_us < deadline_us;
-}
-
-static const struct sel_client_task *task_at(const struct sel_client *client,
-                                             const struct sel_client_task *tasks, size_t i)
-{
-    return (const void *)((const char *)tasks + i * client->task_size);
-}
-
-int64_t sel_client_submit_many(struct sel_client *client, const struct sel_client_task *tasks,
-                               size_t count, struct sel_client_id *ret_ids, int64_t timeout_us)
-{
-    if (!is_ours(client))
-        return -ECHILD;
-    int64_t deadline_us = timeout_us ? deadline_of(timeout_us) : 0;
-    size_t done = 0;
-    int r = 0;
-    while (r == 0 && done < count) {
-        int64_t now_ms = unix_ms();
-        struct sel_client_link *link = NULL;
-        struct sel_id id;
-        sel_client_lock(client);
-        for (uint32_t i = 0; i < SECTION && done < count; i++) {
-            r = put_task(client, task_at(client, tasks, done), now_ms, &id, &link);
-            if (r < 0)
-                break;
-            if (ret_ids)
-                ret_ids[done] = sel_client_id_out(id);
-            done++;
-        }
-        if (r == SEL_ELIMIT && timeout_us) {
-            if (client->is_sleeping) { /* it has what is to be sent, and we do not let go before */
-                client->is_sleeping = false;
-                sel_client_net_wake(client);
-            }
-            r = wait_for_room(client, link, deadline_us) ? 0 : -ETIMEDOUT;
-        }
-        sel_client_unlock_and_wake(client);
-    }
-    return done || count == 0 ? (int64_t)done : sel_client_errno(r);
-}
-
-int sel_client_submit(struct sel_client *client, const struct sel_client_task *task,
-                      struct sel_client_id *ret_id, int64_t timeout_us)
-{
-    int64_t r = sel_client_submit_many(client, task, 1, ret_id, timeout_us);
-    return r < 0 ? (int)r : 0;
-}
-
-/* Puts a CANCEL or WATCH, as soon as there is room. */
-static int put_when_room(struct sel_client *client,
-                         int (*put)(struct sel_client_link *link, struct sel_id id, void *tag),
-                         struct sel_client_link *link, struct sel_id id, uint64_t tag,
-                         int64_t timeout_us)
-{
-    int64_t deadline_us = timeout_us ? deadline_of(timeout_us) : 0;
-    int r;
-    while ((r = put(link, id, (void *)(uintptr_t)tag)) == SEL_ELIMIT && timeout_us)
-        if (!wait_for_room(client, link, deadline_us))
-            return -ETIMEDOUT;
-    return sel_client_errno(r);
-}
-
-static int put_cancel(struct sel_client_link *link, struct sel_id id, void *tag)
-{
-    (void)tag;
-    return sel_producer_cancel(link->producer, id);
-}
-
-int sel_client_cancel(struct sel_client *client, const struct sel_client_id *id, int64_t timeout_us)
-{
-    if (!is_ours(client))
-        return -ECHILD;
-    struct sel_id own = sel_client_id_in(id);
-    if ((own.hi | own.lo) == 0)
-        return -EINVAL;
-    sel_client_lock(client);
-    struct sel_client_link *link = link_of_id(client, own);
-    for (uint32_t i = 0; i < client->link_count; i++)
-        if (sel_producer_is_waiting(client->links[i].producer, own))
-            link = &client->links[i]; /* where its key led it */
-    int r = put_when_room(client, put_cancel, link, own, 0, timeout_us);
-    sel_client_unlock_and_wake(client);
-    return r;
-}
-
-static int put_watch(struct sel_client_link *link, struct sel_id id, void *tag)
-{
-    return sel_producer_watch(link->producer, id, tag);
-}
-
-int sel_client_watch(struct sel_client *client, const struct sel_client_id *id, uint64_t tag,
-                     uint32_t flags, int64_t timeout_us)
-{
-    if (!is_ours(client))
-        return -ECHILD;
-    struct sel_id own = sel_client_id_in(id);
-    if ((own.hi | own.lo) == 0 || (flags & ~(uint32_t)SEL_CLIENT_KEEP))
-        return -EINVAL;
-    bool keep = flags & SEL_CLIENT_KEEP;
-    sel_client_lock(client);
-    int r = keep ? sel_client_errno(sel_client_results_keep(&client->results, own)) : 0;
-    if (r == 0) {
-        r = put_when_room(client, put_watch, link_of_id(client, own), own, tag, timeout_us);
-        if (r < 0 && keep)
-            (void)sel_client_results_drop(client, own, NULL);
-    }
-    sel_client_unlock_and_wake(client);
-    return r;
-}
-
-/* ---- results ---- */
-
-/* Whether results may come for sel_client_next. */
-static bool is_outstanding(const struct sel_client *client)
-{
-    uint64_t waiting = client->results.tell_pending;
-    for (uint32_t i = 0; i < client->link_count; i++)
-        waiting += sel_producer_waiting(client->links[i].producer);
-    return waiting > client->results.kept_pending;
-}
-
-static int64_t take_batch(struct sel_client *client, struct sel_client_batch **ret,
-                          int64_t timeout_us, bool listen)
-{
-    if (!is_ours(client))
-        return -ECHILD;
-    int64_t deadline_us = timeout_us > 0 ? deadline_of(timeout_us) : INT64_MAX;
-    struct sel_client_batch_all *batch;
-    bool is_over = timeout_us == 0, is_expected = true, was_held;
-    sel_client_lock(client);
-    client->result_waiters++;
-    while ((was_held = client->is_held), !(batch = sel_client_results_take(client))) {
-        is_expected = listen || is_outstanding(client);
-        if (!is_expected || is_over)
-            break;
-        is_over = !wait_until(client, &client->news, deadline_us);
-    }
-    client->result_waiters--;
-    unlock_after_taking(client, was_held);
-    if (batch) {
-        *ret = sel_client_results_seal(batch);
-        return (*ret)->count;
-    }
-    return !is_expected ? 0 : timeout_us == 0 ? -EAGAIN : -ETIMEDOUT;
-}
-
-int64_t sel_client_next(struct sel_client *client, struct sel_client_batch **ret,
-                        int64_t timeout_us)
-{
-    return take_batch(client, ret, timeout_us, false);
-}
-
-int64_t sel_client_listen(struct sel_client *client, struct sel_client_batch **ret,
-                          int64_t timeout_us)
-{
-    return take_batch(client, ret, timeout_us, true);
-}
-
-int sel_client_wait(struct sel_client *client, const struct sel_client_id *id,
-                    struct sel_client_batch **ret, int64_t timeout_us)
-{
-    if (!is_ours(client))
-        return -ECHILD;
-    int64_t deadline_us = timeout_us > 0 ? deadline_of(timeout_us) : INT64_MAX;
-    struct sel_id own = sel_client_id_in(id);
-    struct sel_client_batch_all *batch = NULL;
-    bool is_over = timeout_us == 0, is_here = false, is_kept;
-    sel_client_lock(client);
-    client->news_waiters++;
-    while ((is_kept = sel_client_results_find(&client->results, own, &is_here)) && !is_here &&
-           !is_over)
-        is_over = !wait_until(client, &client->news, deadline_us);
-    client->news_waiters--;
-    bool was_held = client->is_held;
-    if (is_kept && is_here)
-        (void)sel_client_results_drop(client, own, &batch);
-    unlock_after_taking(client, was_held);
-    if (!batch)
-        return !is_kept ? -ENOENT : timeout_us == 0 ? -EAGAIN : -ETIMEDOUT;
-    *ret = sel_client_results_seal(batch);
-    return 0;
-}
-
-int sel_client_forget(struct sel_client *client, const struct sel_client_id *id)
-{
-    if (!is_ours(client))
-        return -ECHILD;
-    struct sel_id own = sel_client_id_in(id);
-    sel_client_lock(client);
-    bool was_held = client->is_held;
-    bool is_found = sel_client_results_drop(client, own, NULL);
-    for (uint32_t i = 0; i < client->link_count; i++)
-        is_found |= sel_producer_forget(client->links[i].producer, own);
-    if (client->news_waiters || client->result_waiters) /* nothing may be left to wait for */
-        (void)pthread_cond_broadcast(&client->news);
-    unlock_after_taking(client, was_held);
-    return is_found ? 0 : -ENOENT;
-}
-
 int sel_client_get_stats(struct sel_client *client, struct sel_client_stats *stats)
 {
-    if (!is_ours(client))
+    if (!sel_client_is_ours(client))
         return -ECHILD;
     if (stats->size < sizeof(*stats))
         return -EINVAL;

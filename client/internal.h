@@ -1,7 +1,9 @@
 /* client/internal.h - what the files of the public client share. Private to client/.
  *
- *   client.c   the functions of <selinon/client.h> that submit and wait
- *   results.c  results on their way to callers
+ *   client.c   opening, closing, waiting for what is general
+ *   submit.c   tasks on their way to the producers
+ *   results.c  results on their way to callers, who
+ *   take.c     take them
  *   link.c     the thread and its sockets
  *   values.c   ids, JSON, texts: what needs no client
  *
@@ -96,7 +98,14 @@ void sel_client_unlock(struct sel_client *client);
 void sel_client_unlock_and_wake(struct sel_client *client);
 /* After a frame was worked on, locked: wakes callers for whom there is something new. */
 void sel_client_tell(struct sel_client *client);
+/* Waits, locked, until something is told through `cond`, at most until `deadline_us` (INT64_MAX:
+ * for ever). false: it is over. */
+bool sel_client_wait_until(struct sel_client *client, pthread_cond_t *cond, int64_t deadline_us);
 int64_t sel_client_now_us(void);
+/* When a timeout that begins now is over. */
+int64_t sel_client_deadline(int64_t timeout_us);
+/* Whether this process has opened it. */
+bool sel_client_is_ours(const struct sel_client *client);
 
 /* ---- results.c; all locked ---- */
 
