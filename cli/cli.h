@@ -50,6 +50,7 @@ struct sel_cli_command {
     int (*run)(const struct sel_cli *cli, const void *values);
 };
 
+extern const struct sel_cli_command sel_cli_cmd_dev;
 extern const struct sel_cli_command sel_cli_cmd_drain;
 extern const struct sel_cli_command sel_cli_cmd_execute;
 extern const struct sel_cli_command sel_cli_cmd_inspect;

@@ -12,11 +12,11 @@ struct values {
 
 static const struct sel_cli_option options[] = {
     SEL_CLI_BROKER_OPTIONS(struct values, broker),
-    {.name = "task",
+    {.name = "ID",
+     .is_word = true,
      .kind = SEL_CLI_TEXT,
      MEMBER(task),
-     .value_name = "ID",
-     .help = "where this task is, in place of the broker's own numbers"},
+     .help = "of a task: where it is, in place of the broker's own numbers"},
     {.name = "sessions",
      .kind = SEL_CLI_FLAG,
      MEMBER(sessions),
@@ -33,7 +33,7 @@ static int show_task(const struct sel_cli *cli, const struct values *values)
 {
     struct sel_id id;
     if (!sel_id_parse(sel_str_c(values->task), &id))
-        return sel_cli_usage(cli, "status", "--task: no id of a task (a UUID of 36 characters)");
+        return sel_cli_usage(cli, "status", "ID: no id of a task (a UUID of 36 characters)");
     struct sel_arena arena = {0};
     struct sel_value_builder args;
     struct sel_value value;
@@ -50,7 +50,7 @@ static int run(const struct sel_cli *cli, const void *p)
 {
     const struct values *values = p;
     if ((values->task != NULL) + values->sessions + values->config > 1)
-        return sel_cli_usage(cli, "status", "--task, --sessions and --config exclude each other");
+        return sel_cli_usage(cli, "status", "ID, --sessions and --config exclude each other");
     if (values->task)
         return show_task(cli, values);
     if (values->sessions)

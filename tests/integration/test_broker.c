@@ -123,7 +123,7 @@ static void test_it_starts_answers_and_stops(void **state)
                broker.query);
     EXPECT_END(*state, 0, "lease_us", "", SEL_TEST_CLI, "status", "--config", "--broker",
                broker.query);
-    EXPECT_END(*state, 1, "", "no such task", SEL_TEST_CLI, "status", "--task",
+    EXPECT_END(*state, 1, "", "no such task", SEL_TEST_CLI, "status",
                "0198f3c2-0000-7000-8000-000000000000", "--broker", broker.query);
     EXPECT_END(*state, 1, "", "is that its endpoint for queries?", SEL_TEST_CLI, "status",
                "--broker", broker.listen);
@@ -328,7 +328,7 @@ static void test_nobody_there_is_told(void **state)
                "status", "--timeout", "0.05", "--broker", "ipc://nobody");
     EXPECT_END(*state, 1, "", "'x' is no endpoint", SEL_TEST_CLI, "queues", "--broker", "x");
     EXPECT_END(*state, 2, "", "exclude each other", SEL_TEST_CLI, "drain", "--wait", "--resume");
-    EXPECT_END(*state, 2, "", "no id of a task", SEL_TEST_CLI, "status", "--task", "1");
+    EXPECT_END(*state, 2, "", "no id of a task", SEL_TEST_CLI, "status", "1");
 }
 
 /* ---- cost ---- */
