@@ -52,6 +52,7 @@ static inline void sel_test_server_run(struct sel_test_server *server,
     *server = (struct sel_test_server){.folder = folder};
     (void)snprintf(server->log, sizeof(server->log), "%s", log);
     (void)snprintf(path, sizeof(path), "%s/%s", folder->path, log);
+    (void)unlink(path); /* what an earlier one wrote is not to be read */
     server->pid = fork();
     assert_true(server->pid >= 0);
     if (server->pid == 0) {
