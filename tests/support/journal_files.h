@@ -6,11 +6,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/support/journal.h"
+#include "tests/support/storage.h"
 
 #define SEL_TEST_RESERVE (1 << 20) /* small: a ballast of it is made at each opening */
 
@@ -97,6 +99,28 @@ static inline void sel_test_image_done(struct sel_test_image *image)
     sel_buf_done(&image->data);
     sel_buf_done(&image->tail);
 }
+
+/* A folder in memory, where a sync takes no time, or `fallback` where there is none. */
+static inline void sel_test_quick_folder(char out[PATH_MAX], const char *fallback)
+{
+    (void)snprintf(out, PATH_MAX, "/dev/shm/selinon-test-XXXXXX");
+    if (!mkdtemp(out))
+        (void)snprintf(out, PATH_MAX, "%s", fallback);
+}
+
+/* For cmocka's set-up: *state is the path of such a folder. */
+static inline int sel_test_quick_make(void **state)
+{
+    char path[PATH_MAX];
+    sel_test_quick_folder(path, "");
+    if (!*path)
+        return sel_test_folder_make(state);
+    *state = strdup(path);
+    return *state ? 0 : -1;
+}
+
+#define with_quick_folder(test)                                                                    \
+    cmocka_unit_test_setup_teardown(test, sel_test_quick_make, sel_test_folder_remove)
 
 /* What an opening of perhaps damaged files came to: refused, which must be by SEL_EFORMAT or
  * SEL_EVERSION with a text; or `ret`, of which everything must be right, now and after it was used:

@@ -3,8 +3,7 @@
 
 #include <errno.h>
 
-#include "tests/support/journal.h"
-#include "tests/support/storage.h"
+#include "tests/support/journal_files.h"
 
 /* A medium, and how a journal on it is opened. */
 struct medium {
@@ -378,14 +377,14 @@ static void test_any_sequence_of_calls_does_what_a_list_would(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        with_folder(test_a_new_journal_is_empty),
-        with_folder(test_all_that_was_appended_is_there_in_order),
-        with_folder(test_parts_of_a_batch_are_read),
-        with_folder(test_what_is_dropped_is_gone),
-        with_folder(test_a_walk_begins_where_asked_and_ends_when_told),
-        with_folder(test_batches_of_any_size_are_kept),
-        with_folder(test_the_limit_holds_and_urgent_appends_have_a_reserve),
-        with_folder(test_any_sequence_of_calls_does_what_a_list_would),
+        with_quick_folder(test_a_new_journal_is_empty),
+        with_quick_folder(test_all_that_was_appended_is_there_in_order),
+        with_quick_folder(test_parts_of_a_batch_are_read),
+        with_quick_folder(test_what_is_dropped_is_gone),
+        with_quick_folder(test_a_walk_begins_where_asked_and_ends_when_told),
+        with_quick_folder(test_batches_of_any_size_are_kept),
+        with_quick_folder(test_the_limit_holds_and_urgent_appends_have_a_reserve),
+        with_quick_folder(test_any_sequence_of_calls_does_what_a_list_would),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

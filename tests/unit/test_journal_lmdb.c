@@ -6,7 +6,6 @@
 #include "storage/crc.h"
 #include "storage/journal_files.h"
 #include "tests/support/journal_files.h"
-#include "tests/support/storage.h"
 
 static const char *folder_of(void **state, const char *name)
 {
@@ -509,23 +508,23 @@ static void test_each_allocation_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        with_folder(test_one_process_at_a_time),
-        with_folder(test_only_reading_changes_nothing),
-        with_folder(test_what_is_no_journal_is_refused),
-        with_folder(test_environments_of_others_are_refused),
-        with_folder(test_a_newer_format_is_refused),
-        with_folder(test_files_that_do_not_belong_together_are_refused),
-        with_folder(test_a_flipped_bit_is_found_or_does_no_harm),
-        with_folder(test_a_cut_file_is_found),
-        with_folder(test_damage_of_the_tail_is_found),
-        with_folder(test_after_a_loss_of_power_the_tail_ends_where_it_is_torn),
-        with_folder(test_dropped_room_is_used_again),
-        with_folder(test_a_large_drop_goes_in_steps),
-        with_folder(test_compacting_gives_the_room_back),
-        with_folder(test_a_compaction_that_finds_damage_leaves_the_old_one),
-        with_folder(test_options_are_checked),
-        with_folder(test_one_thread_reads_while_another_appends_and_drops),
-        with_folder(test_each_allocation_may_fail),
+        with_quick_folder(test_one_process_at_a_time),
+        with_quick_folder(test_only_reading_changes_nothing),
+        with_quick_folder(test_what_is_no_journal_is_refused),
+        with_quick_folder(test_environments_of_others_are_refused),
+        with_quick_folder(test_a_newer_format_is_refused),
+        with_quick_folder(test_files_that_do_not_belong_together_are_refused),
+        with_quick_folder(test_a_flipped_bit_is_found_or_does_no_harm),
+        with_quick_folder(test_a_cut_file_is_found),
+        with_quick_folder(test_damage_of_the_tail_is_found),
+        with_quick_folder(test_after_a_loss_of_power_the_tail_ends_where_it_is_torn),
+        with_quick_folder(test_dropped_room_is_used_again),
+        with_quick_folder(test_a_large_drop_goes_in_steps),
+        with_quick_folder(test_compacting_gives_the_room_back),
+        with_quick_folder(test_a_compaction_that_finds_damage_leaves_the_old_one),
+        with_quick_folder(test_options_are_checked),
+        with_quick_folder(test_one_thread_reads_while_another_appends_and_drops),
+        with_quick_folder(test_each_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
