@@ -91,6 +91,8 @@ static const char *why_bad(const struct sel_broker_options *o, bool has_journal)
         return "level: at most level_max";
     if (!has_journal && o->level_max > SEL_LEVEL_MEMORY)
         return "level_max: without a journal only memory";
+    if (o->poison_max > SEL_TASK_LOST_MAX)
+        return "poison_max: at most 15";
     if (o->memory_max < (uint64_t)4 << 20)
         return "memory_max: at least 4 MiB";
     if (o->queue_max > UINT16_MAX - 1)
@@ -402,7 +404,7 @@ int64_t sel_broker_turn(struct sel_broker *b, struct sel_broker_now now)
     due_us = earliest(due_us, sel_broker_timer_next(b));
     due_us = earliest(due_us, sel_broker_results_due_us(b));
     due_us = earliest(due_us, sel_broker_log_due_us(b));
-    if (b->is_recovering)
+    if (b->is_recovering && b->has_started)
         due_us = earliest(due_us, b->recover_until_us);
     if (b->log.is_full && !b->log.was_refused)
         due_us = earliest(due_us, b->log.full_until_us);

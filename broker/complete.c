@@ -14,8 +14,7 @@ static uint32_t task_of(const struct sel_broker *b, const struct sel_wire_item *
     return sel_broker_task_find(b, item->id);
 }
 
-/* Another worker has it than the one that ended it: that one may stop. */
-static void call_off(struct sel_broker *b, struct sel_broker_session *s, uint32_t i)
+void sel_broker_task_call_off(struct sel_broker *b, struct sel_broker_session *s, uint32_t i)
 {
     const struct sel_task_entry *task = sel_broker_task_at(b, i);
     if (task->state != SEL_TASK_DELIVERED || task->holder == s->slot)
@@ -130,7 +129,7 @@ uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
         r = retry(b, i, item->countdown_us);
     } else {
         bool is_orphan = task->flags & SEL_TASK_NO_RECORD || task->state == SEL_TASK_ORPHAN;
-        call_off(b, s, i);
+        sel_broker_task_call_off(b, s, i);
         task->try_count = item->try_count;
         if (is_orphan && sel_broker_queue_get(b, SEL_STR("")) == SEL_NONE)
             r = SEL_ENOMEM;

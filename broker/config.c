@@ -6,7 +6,6 @@
 
 #include "broker/config_table.h"
 #include "proto/wire.h"
-#include "storage/journal.h"
 
 #define KIB UINT64_C(1024)
 #define MIB (1024 * KIB)
@@ -55,7 +54,7 @@ const struct sel_broker_setting sel_broker_settings[] = {
              "others; so long the broker waits for its workers after a restart"},
     {"beat", SEL_BROKER_TIME, OPTION(beat_us), "auto", 10 * MS, HOUR,
      .help = "how often peers are to say something; auto: a fifth of lease"},
-    {"poison_max", SEL_BROKER_COUNT, OPTION(poison_max), "3", 1, 1000,
+    {"poison_max", SEL_BROKER_COUNT, OPTION(poison_max), "3", 1, 15,
      .help = "a task that took so many workers with it fails with WorkerLost"},
     {"unknown_task", SEL_BROKER_TIME, OPTION(unknown_task_us), "30s", MS, DAY,
      .help = "a task that no worker has known for so long fails with UnknownTask"},
@@ -65,7 +64,7 @@ const struct sel_broker_setting sel_broker_settings[] = {
      .help = "bytes of these results; auto: an eighth of memory_max"},
     {"result_ttl", SEL_BROKER_TIME, OPTION(result_ttl_us), "1h", MS, 3650 * DAY,
      .help = "for so long such a result is kept"},
-    {"memory_max", SEL_BROKER_SIZE, OPTION(memory_max), "1GiB", MIB, 64 * TIB,
+    {"memory_max", SEL_BROKER_SIZE, OPTION(memory_max), "1GiB", 4 * MIB, 64 * TIB,
      .help = "bytes of tasks, results and buffers. At three quarters of it producers get no more "
              "credit, at all of it submits are refused"},
     {"payload_memory", SEL_BROKER_SIZE, OPTION(payload_memory), "16MiB", 1, 64 * TIB,
@@ -73,7 +72,7 @@ const struct sel_broker_setting sel_broker_settings[] = {
              "back when it is delivered"},
     {"session_max", SEL_BROKER_COUNT, OPTION(session_max), "65536", 1, 1000000,
      .help = "producers and workers at a time"},
-    {"queue_max", SEL_BROKER_COUNT, OPTION(queue_max), "4096", 1, 65535,
+    {"queue_max", SEL_BROKER_COUNT, OPTION(queue_max), "4096", 1, 65534,
      .help = "names of queues at a time"},
     {"record_max", SEL_BROKER_SIZE, OPTION(record_max), "1028KiB", 4096, SEL_WIRE_RECORD_MAX,
      .help = "the largest task, arguments and header, that is taken"},
@@ -83,8 +82,8 @@ const struct sel_broker_setting sel_broker_settings[] = {
      .help = "the same in bytes, at least record_max"},
     {"outbox_bytes_max", SEL_BROKER_SIZE, OPTION(outbox_bytes_max), "16MiB", 4096, TIB,
      .help = "bytes that are kept for a peer until it has settled them; then it gets no more"},
-    {"batch_bytes_max", SEL_BROKER_SIZE, OPTION(batch_bytes_max), "1MiB", 4096,
-     SEL_JOURNAL_BATCH_MAX, .help = "a batch of the journal ends there"},
+    {"batch_bytes_max", SEL_BROKER_SIZE, OPTION(batch_bytes_max), "1MiB", 4096, 32 * MIB,
+     .help = "a batch of the journal ends there"},
     {"journal_compact_min", SEL_BROKER_SIZE, OPTION(journal_compact_min), "64MiB", KIB, TIB,
      .help = "bytes of the journal that are no longer needed before what is needed is copied on"},
     {"shard", SEL_BROKER_COUNT, OPTION(shard), "0", 0, 4095, .help = "number in a cluster"},

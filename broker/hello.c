@@ -22,6 +22,21 @@ static void refuse(struct sel_broker *b, uint32_t connection, uint64_t n, enum s
 
 /* ---- what a worker still has ---- */
 
+/* It has ended meanwhile: what the worker does would not count. */
+static void decline(struct sel_broker *b, struct sel_broker_session *s,
+                    const struct sel_wire_held *held)
+{
+    const struct sel_wire_item cancel = {
+        .type = SEL_RECORD_CANCEL,
+        .id = held->id,
+        .priority = SEL_WIRE_PRIORITY,
+        .handle = held->handle,
+        .delivery = held->delivery,
+    };
+    if (!held->is_done && sel_broker_session_say(b, s, &cancel, SEL_NONE) < 0)
+        return; /* no room: it runs to its end, which will not count */
+}
+
 static void claim(struct sel_broker *b, struct sel_broker_session *s,
                   const struct sel_wire_held *held)
 {
@@ -47,8 +62,16 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
         else
             sel_broker_timer_remove(b, i);
         break;
+    case SEL_TASK_DELIVERED:
+        if (held->try_count <= task->try_count)
+            return;
+        sel_broker_task_detach(b, i); /* from who had an earlier try */
+        break;
     case SEL_TASK_HELD:
         break;
+    case SEL_TASK_ENDED:
+        decline(b, s, held);
+        return;
     default:
         return; /* somebody else has it by now, or it has ended: the first end counts */
     }
@@ -82,15 +105,16 @@ static void blame(struct sel_broker *b, struct sel_broker_session *s, struct sel
             task->flags & SEL_TASK_NO_RECORD || task->try_count != one.try_count)
             continue;
         b->stats.lost++;
-        if (task->lost < UINT8_MAX)
+        if (task->lost < SEL_TASK_LOST_MAX)
             task->lost++;
         if (task->suspected)
             task->suspected--; /* it is no suspicion any more */
         sel_broker_say(b, SEL_BROKER_WARNING, "task.lost", "worker=\"%s\" times=%u",
                        s->name ? s->name : "", task->lost);
-        if (one.is_done) /* the flag means a stack overflow here */
+        if (one.is_done) { /* the flag means a stack overflow here */
+            sel_broker_task_call_off(b, s, i);
             (void)sel_broker_task_fail(b, i, "StackOverflow", "the task used up its stack");
-        else if (task->lost >= b->options.poison_max && task->state != SEL_TASK_DELIVERED)
+        } else if (task->lost >= b->options.poison_max && task->state != SEL_TASK_DELIVERED)
             (void)sel_broker_task_fail(b, i, "WorkerLost",
                                        "the task was running when %u workers died", task->lost);
     }

@@ -48,25 +48,32 @@ struct sel_task_entry {
     uint64_t log_seq;    /* batch of the mutation that it needs; 0: it is in none */
     uint32_t log_offset; /* of the blob in that batch */
     uint32_t blob_size;
-    uint32_t fields_size;
     uint32_t next, prev; /* by state: of the lane of a queue, what a worker has, the results to be
                             dropped; prev: place in a heap */
     uint32_t holder;     /* slot of the worker; ALIAS: the task */
     uint32_t watcher;    /* slot of the session that waits for the result */
     uint32_t watcher_serial;
     uint32_t extra; /* more watchers and aliases: struct sel_note */
+    union {
+        uint32_t unknown_since_ms; /* mono, with the flag UNKNOWN */
+        struct {                   /* ENDED */
+            uint16_t pins;         /* deliveries of the result under way */
+            uint16_t code;         /* enum sel_wire_outcome */
+        };
+    };
+    uint16_t fields_size;
     uint16_t queue;
-    uint8_t priority, level;
-    uint8_t state, flags;
-    uint8_t lost, suspected; /* workers that died with it: surely through it, or perhaps */
     uint16_t try_count, delivery;
-    uint16_t pins;             /* ENDED: deliveries of the result under way */
-    uint16_t code;             /* ENDED: enum sel_wire_outcome */
-    uint32_t unknown_since_ms; /* mono, with the flag UNKNOWN */
-    int64_t at_us;             /* mono. WAITING: when; ENDED: since; else when it was submitted */
+    uint8_t priority;
+    uint8_t flags;
+    uint8_t state : 4, level : 4;
+    uint8_t lost : 4, suspected : 4; /* workers that died with it: surely through it, or perhaps */
+    int64_t at_us; /* mono. WAITING: when; ENDED: since; else when it was submitted */
 };
-_Static_assert(sizeof(struct sel_task_entry) <= 104, "an entry of a queued task");
+_Static_assert(sizeof(struct sel_task_entry) == 96, "an entry of a queued task");
 
+#define SEL_TASK_LOST_MAX 15u
+#define SEL_TASK_FIELDS_MAX UINT16_MAX
 #define SEL_TASK_CHUNK_BITS 12
 #define SEL_TASK_CHUNK (1u << SEL_TASK_CHUNK_BITS)
 
@@ -203,6 +210,7 @@ struct sel_log {
     bool is_on;
     struct sel_log_batch *first, *open; /* `open` is the last */
     struct sel_log_batch *spare;
+    uint32_t spare_count;
     uint32_t taken; /* batches of the commit under way, from `first` */
     bool under_way;
     bool sync_wanted;   /* of the commit under way */
@@ -524,6 +532,8 @@ void sel_broker_on_goodbye(struct sel_broker *b, uint32_t connection, struct sel
 void sel_broker_dispatch(struct sel_broker *b);
 /* It is with no worker any more: takes it from its holder. */
 void sel_broker_task_detach(struct sel_broker *b, uint32_t task);
+/* It has ended through `s`: if another worker has it, that one may stop. */
+void sel_broker_task_call_off(struct sel_broker *b, struct sel_broker_session *s, uint32_t task);
 /* A worker claims or gets it. */
 void sel_broker_task_attach(struct sel_broker *b, uint32_t task, struct sel_broker_session *s);
 /* Nobody knows more of it than its id, and nobody claims it: those who wait are told. */

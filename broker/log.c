@@ -10,6 +10,7 @@
 #define FULL_US_MIN 1000000 /* so long nothing new is taken afterwards */
 #define FULL_US_MAX 60000000
 #define DROP_MIN 64 /* batches that are dropped together */
+#define SPARES_MAX 4
 #define SPARE_BYTES_MAX ((size_t)4 << 20)
 
 /* ---- which batches are needed ---- */
@@ -119,8 +120,10 @@ static struct sel_log_batch *batch_new(struct sel_broker *b)
             sel_mem_free(batch);
         return NULL;
     }
-    if (batch == log->spare)
+    if (batch == log->spare) {
         log->spare = batch->next;
+        log->spare_count--;
+    }
     batch->next = NULL;
     batch->seq = seq;
     if (log->open)
@@ -133,10 +136,11 @@ static struct sel_log_batch *batch_new(struct sel_broker *b)
 
 static void batch_recycle(struct sel_log *log, struct sel_log_batch *batch)
 {
-    if (batch->buf.cap > SPARE_BYTES_MAX) {
+    if (batch->buf.cap > SPARE_BYTES_MAX || log->spare_count == SPARES_MAX) {
         batch_free(batch);
         return;
     }
+    log->spare_count++;
     sel_buf_clear(&batch->buf);
     batch->sync = batch->urgent = false;
     batch->effect_count = 0;

@@ -46,7 +46,7 @@ static uint32_t entry_for(struct sel_broker *b, const struct sel_mutation *m)
     else if ((i = sel_broker_task_add(b, m->id)) == SEL_NONE)
         return SEL_NONE;
     sel_broker_task_at(b, i)->sequence = m->sequence;
-    sel_broker_task_at(b, i)->level = m->level;
+    sel_broker_task_at(b, i)->level = m->level & 3;
     if (m->sequence > b->sequence)
         b->sequence = m->sequence;
     return i;
@@ -101,8 +101,8 @@ static int replay_submit(struct sel_broker *b, const struct sel_mutation *m,
     int r = name_queue(b, task, m->name);
     task->priority = m->priority;
     task->try_count = m->try_count;
-    task->lost = m->lost;
-    task->suspected = m->suspected;
+    task->lost = m->lost & SEL_TASK_LOST_MAX;
+    task->suspected = m->suspected & SEL_TASK_LOST_MAX;
     sel_broker_log_claim(b, i, place, m->fields.n + m->payload.n);
     if (r == 0 && m->key.n) {
         uint8_t digest[SEL_KEY_DIGEST];
@@ -133,6 +133,7 @@ static int replay_done(struct sel_broker *b, const struct sel_mutation *m,
         r = sel_broker_key_add(b, m->key, (const uint8_t *)m->fields.p, i);
     if (r == 0 && !sel_broker_task_keep_blob(b, i, (struct sel_str){NULL, 0}, m->payload))
         r = SEL_ENOMEM;
+    task->pins = 0;
     task->code = m->code;
     task->try_count = m->try_count;
     /* A clock that was set back makes a result younger, never immortal. */
@@ -155,8 +156,8 @@ static int replay_retry(struct sel_broker *b, const struct sel_mutation *m)
     else
         return 0;
     task->try_count = m->try_count;
-    task->lost = m->lost;
-    task->suspected = m->suspected;
+    task->lost = m->lost & SEL_TASK_LOST_MAX;
+    task->suspected = m->suspected & SEL_TASK_LOST_MAX;
     return wait_or_queue(b, i, m->unix_us);
 }
 
@@ -259,6 +260,8 @@ int sel_broker_replay(struct sel_broker *b, uint64_t seq, struct sel_str batch,
         bool is_of_task = m.type != SEL_MUTATION_START && m.type != SEL_MUTATION_WORKER;
         if (m.level > SEL_LEVEL_COMMIT || (is_of_task && m.level < SEL_LEVEL_INTERVAL))
             return bad(err, seq, SEL_EFORMAT, "a mutation has an impossible level");
+        if (m.type == SEL_MUTATION_SUBMIT && m.fields.n > SEL_TASK_FIELDS_MAX)
+            return bad(err, seq, SEL_EFORMAT, "a mutation has impossibly large fields");
         if (m.unix_us < 0 || m.unix_us > INT64_MAX / 2)
             return bad(err, seq, SEL_EFORMAT, "a mutation has an impossible time");
         if ((r = replay_one(b, seq, &m, place)) < 0)

@@ -367,6 +367,7 @@ int sel_broker_task_end(struct sel_broker *b, uint32_t i, uint16_t code, struct 
     task->blob_size = (uint32_t)payload.n;
     if (is_logged && blob)
         b->payload_bytes += payload.n;
+    task->pins = 0;
     task->code = code;
     task->at_us = b->now.mono_us;
     task->flags &= SEL_TASK_KEYED;

@@ -205,9 +205,9 @@ void sel_broker_session_end(struct sel_broker *b, struct sel_broker_session *s, 
         struct sel_task_entry *entry = sel_broker_task_at(b, task);
         bool was_alone = s->is_alone;
         sel_broker_task_detach(b, task);
-        if (suspect && was_alone && entry->lost < UINT8_MAX)
+        if (suspect && was_alone && entry->lost < SEL_TASK_LOST_MAX)
             entry->lost++; /* there was nothing else to blame */
-        else if (suspect && entry->suspected < UINT8_MAX)
+        else if (suspect && entry->suspected < SEL_TASK_LOST_MAX)
             entry->suspected++;
         sel_broker_task_put_back(b, task);
     }

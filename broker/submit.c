@@ -70,6 +70,8 @@ static const char *why_not(const struct sel_broker *b, const struct sel_broker_s
     *ret = SEL_CODE_TOO_LARGE;
     if (item->raw.n > b->options.record_max)
         return "larger than record_max of WELCOME";
+    if (item->fields.n > SEL_TASK_FIELDS_MAX)
+        return "the fields of a record have at most 65,535 bytes";
     *ret = SEL_CODE_DRAINING;
     if (b->is_draining || b->is_stopping)
         return "the broker is draining";
@@ -125,7 +127,7 @@ static int fill(struct sel_broker *b, struct sel_broker_session *s, uint32_t i,
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     task->queue = (uint16_t)queue_of(s, item->queue);
     task->priority = item->priority;
-    task->level = level;
+    task->level = level & 3;
     int r = level > SEL_LEVEL_MEMORY ? journal(b, i, item, due) : 0;
     if (r == 0 && !sel_broker_task_keep_blob(b, i, item->fields, item->payload))
         r = SEL_ENOMEM; /* only without a journal, which has it otherwise */
@@ -213,7 +215,7 @@ static uint64_t alias(struct sel_broker *b, struct sel_broker_session *s, uint32
         sel_broker_log_claim(b, i, place_, sizeof(id));
         task->blob_size = 0;
     }
-    task->level = level;
+    task->level = level & 3;
     task->holder = target;
     sel_broker_task_set_state(b, i, SEL_TASK_ALIAS);
     b->notes[note].as = i;
@@ -301,7 +303,7 @@ static uint64_t adopt(struct sel_broker *b, struct sel_broker_session *s, uint32
             sel_broker_session_fail(b, s);
             return 0;
         }
-        task->level = level;
+        task->level = level & 3;
         sel_broker_log_claim(b, i, place_, task->blob_size);
         if (task->blob)
             b->payload_bytes += task->blob_size;

@@ -178,7 +178,7 @@ void sel_broker_task_remove(struct sel_broker *b, uint32_t i)
     struct sel_task_table *t = &b->tasks;
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     SEL_ASSERT(task->state != SEL_TASK_FREE && !task->blob && task->extra == SEL_NONE);
-    SEL_ASSERT(task->log_seq == 0 && task->pins == 0);
+    SEL_ASSERT(task->log_seq == 0 && (task->state != SEL_TASK_ENDED || task->pins == 0));
     place_remove(t, find_place(t, task->id));
     t->by_state[task->state]--;
     task->state = SEL_TASK_FREE;
@@ -192,7 +192,7 @@ void sel_broker_task_set_state(struct sel_broker *b, uint32_t i, enum sel_task_s
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     b->tasks.by_state[task->state]--;
     b->tasks.by_state[state]++;
-    task->state = (uint8_t)state;
+    task->state = (unsigned)state & 15;
 }
 
 /* ---- blobs ---- */
@@ -206,10 +206,10 @@ bool sel_broker_task_keep_blob(struct sel_broker *b, uint32_t i, struct sel_str 
                                struct sel_str payload)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
-    SEL_ASSERT(!task->blob);
+    SEL_ASSERT(!task->blob && fields.n <= SEL_TASK_FIELDS_MAX);
     size_t size = fields.n + payload.n;
     task->blob_size = (uint32_t)size;
-    task->fields_size = (uint32_t)fields.n;
+    task->fields_size = (uint16_t)fields.n;
     if (size == 0)
         return true;
     /* What is in the journal need not be here too, once there is much of it. */
