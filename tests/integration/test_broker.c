@@ -198,6 +198,54 @@ static void test_what_cannot_be_written_stops_the_start(void **state)
                "tcp://127.0.0.1:*", "--query", "tcp://127.0.0.1:*");
 }
 
+/* Every name in the answers, of maps in maps too, is `name` in docs/operations.md. */
+static void check_documented(const struct sel_value *answer, const char *page)
+{
+    for (uint32_t i = 0; sel_value_is(answer, SEL_LIST) && i < sel_value_count(answer); i++)
+        check_documented(sel_value_at(answer, i), page);
+    for (uint32_t i = 0; sel_value_is(answer, SEL_MAP) && i < sel_value_count(answer); i++) {
+        char name[128];
+        struct sel_str key = sel_value_str(sel_value_key_at(answer, i));
+        (void)snprintf(name, sizeof(name), "`%.*s`", SEL_STR_ARG(key));
+        if (!strstr(page, name))
+            fail_msg("docs/operations.md lacks %s", name);
+        check_documented(sel_value_val_at(answer, i), page);
+    }
+}
+
+static void test_every_number_is_documented(void **state)
+{
+    struct sel_test_server broker;
+    const char *const commands[][2] = {{"status", NULL},
+                                       {"status", "--sessions"},
+                                       {"queues", NULL},
+                                       {"workers", NULL},
+                                       {"drain", NULL}};
+    struct sel_test_folder docs = {SEL_TEST_SOURCE "/docs"};
+    char *page = sel_test_read(&docs, "operations.md");
+    assert_non_null(page);
+    START(&broker, *state);
+    struct sel_client *client = connect_to(&broker); /* so that lists are not empty */
+    submit(client, 1, SEL_CLIENT_LEVEL_COMMIT, 64);
+    assert_int_equal(sel_client_flush(client, WAIT_US), 0);
+    for (size_t i = 0; i < SEL_COUNT(commands); i++) {
+        struct sel_test_run run;
+        struct sel_arena arena = {0};
+        sel_test_run(&run, *state,
+                     (const char *const[]){SEL_TEST_CLI, commands[i][0], "--json", "--broker",
+                                           broker.query, commands[i][1], NULL},
+                     NULL);
+        struct sel_value answer = sel_test_json(&arena, run.out);
+        check_documented(&answer, page);
+        sel_test_run_done(&run);
+        sel_arena_done(&arena);
+    }
+    (void)sel_client_close(client, WAIT_US);
+    assert_int_equal(sel_test_server_end(&broker, SIGTERM), 0);
+    sel_test_server_done(&broker);
+    (void)sel_mem_free(page);
+}
+
 /* ---- what is acknowledged stays ---- */
 
 static void test_tasks_survive_a_kill_and_a_stop(void **state)
@@ -378,6 +426,7 @@ int main(void)
         TEST(test_it_tells_about_itself),
         TEST(test_a_second_broker_leaves_the_first_alone),
         TEST(test_what_cannot_be_written_stops_the_start),
+        TEST(test_every_number_is_documented),
         TEST(test_tasks_survive_a_kill_and_a_stop),
         TEST(test_a_full_disk_stops_acknowledgements_and_nothing_else),
         TEST(test_a_damaged_journal_is_named),
