@@ -93,6 +93,10 @@ void sel_oracle_broker_died(struct sel_run *run, bool is_power)
     oracle->deaths[oracle->death_count++].is_power = is_power;
     if (is_power)
         oracle->last_power_us = run->world.now_us;
+    for (uint32_t i = 0; i < run->scenario.worker_count; i++)
+        for (uint32_t m = 0; m < run->workers[i].member_count; m++)
+            if (has_lapsed(run, &run->workers[i].members[m], SEL_WORLD_NEVER))
+                run->workers[i].members[m].lapsed_us = run->world.now_us;
 }
 
 void sel_oracle_broker_started(struct sel_run *run)
@@ -153,7 +157,7 @@ static void check_refused(struct sel_run *run, struct sel_wish *wish,
         if (deed->is_quiet) /* its result is wanted by nobody, and need not be kept */
             return;
         /* what was cancelled before it was taken never came to the broker */
-        if (deed->settled_us == 0 || is_forgiven(run, deed, deed->settled_us))
+        if (deed->settled_us == 0 || is_forgiven(run, deed, deed->submitted_us))
             return;
         BROKEN(run, "lost", "task %u (level %u, stands for %u) was settled and is not known",
                deed->index, deed->level, deed->body);
@@ -212,7 +216,7 @@ static bool is_brokers_own(const struct sel_run *run, const struct sel_deed *dee
     for (uint32_t i = 0; i < run->oracle.deed_count; i++)
         if (run->oracle.deeds[i].body == deed->body && run->oracle.deeds[i].overflowed_us)
             return true;
-    return run->scenario.poison_max < 1000 && has_been_lost(run, deed);
+    return has_been_lost(run, deed);
 }
 
 static void check_made(struct sel_run *run, const struct sel_deed *deed,
@@ -234,6 +238,24 @@ static void check_made(struct sel_run *run, const struct sel_deed *deed,
                index, e->code, result->code);
 }
 
+/* `one` is the task itself, or another that it stands for. */
+static void check_same(struct sel_run *run, const struct sel_deed *deed, struct sel_deed *one,
+                       uint64_t hash, uint32_t code)
+{
+    bool is_void = !one->has_result || is_forgiven(run, one, one->result_us);
+    if (!is_void && one->result_hash != hash) {
+        BROKEN(run, "differs", "task %u (level %u) %s %u had a result with code %u, now it is %u",
+               deed->index, deed->level, deed == one ? "that is" : "stands for", one->index,
+               one->code, code);
+        return;
+    }
+    if (is_void)
+        one->result_us = run->world.now_us;
+    one->has_result = true;
+    one->result_hash = hash;
+    one->code = code;
+}
+
 void sel_oracle_finished(struct sel_run *run, struct sel_wish *wish,
                          const struct sel_producer_result *result)
 {
@@ -251,24 +273,14 @@ void sel_oracle_finished(struct sel_run *run, struct sel_wish *wish,
         return;
     }
     check_made(run, deed, result);
-    struct sel_deed *one =
-        &run->oracle.deeds[deed->body]; /* for which it stands, if it has a key */
+    if (result->code == SEL_OUTCOME_CANCELLED && result->payload.n == 0)
+        return; /* by the producer itself: the broker had not taken it yet */
     uint64_t hash = sel_hash_bytes(result->payload.p, result->payload.n, result->code);
-    /* a key may be lost with the broker's memory, and its task be told of by a worker later */
-    bool is_other = one != deed && is_forgiven(run, one, one->submitted_us);
-    if (one->has_result && one->result_hash != hash && !is_other &&
-        !is_forgiven(run, one, one->result_us)) {
-        BROKEN(run, "differs",
-               "task %u (level %u, stands for %u) had a result with code %u, now it has another "
-               "with %u",
-               deed->index, deed->level, deed->body, one->code, result->code);
-        return;
-    }
-    one->has_result = true;
-    one->result_hash = hash;
-    one->code = result->code;
-    if (one->result_us == 0 || is_forgiven(run, one, one->result_us))
-        one->result_us = run->world.now_us;
+    check_same(run, deed, deed, hash, result->code);
+    /* A key may be lost with the broker's memory, and its task be told of by a worker later. */
+    struct sel_deed *one = &run->oracle.deeds[deed->body];
+    if (one != deed && !is_forgiven(run, deed, 0))
+        check_same(run, deed, one, hash, result->code);
 }
 
 /* ---- runs ---- */
@@ -322,15 +334,26 @@ static void check_early(struct sel_run *run, const struct sel_deed *deed,
                (long long)(failed_us + deed->retry_countdown_us - e->begun_us));
 }
 
+/* Whether the try has failed and another is due. */
+static bool has_failed(const struct sel_run *run, const struct sel_deed *deed, uint16_t try_count)
+{
+    const struct sel_oracle *oracle = &run->oracle;
+    for (uint32_t i = deed->last_run; i; i = oracle->runs[i - 1].before) {
+        const struct sel_execution *e = &oracle->runs[i - 1];
+        if (e->ended_us && e->code == SEL_OUTCOME_RETRY && e->try_count >= try_count)
+            return true;
+    }
+    return false;
+}
+
 /* Whether another run has a reason, as far as this one is concerned. */
 static bool is_released(const struct sel_run *run, const struct sel_deed *deed,
                         const struct sel_execution *e)
 {
-    bool is_over = e->ended_us && (e->code == SEL_OUTCOME_RETRY ||
-                                   /* a CANCEL is not kept: another life may know nothing of it */
-                                   e->code == SEL_OUTCOME_CANCELLED);
-    return e->state == SEL_RUN_DEAD || is_over || has_lapsed(run, e->member, deed->submitted_us) ||
-           is_forgotten(run, deed, e->begun_us);
+    /* A CANCEL is not kept: another life of the broker may know nothing of it. */
+    bool is_cancelled = e->ended_us && e->code == SEL_OUTCOME_CANCELLED;
+    return e->state == SEL_RUN_DEAD || is_cancelled || has_failed(run, deed, e->try_count) ||
+           has_lapsed(run, e->member, deed->submitted_us) || is_forgotten(run, deed, e->begun_us);
 }
 
 static void check_again(struct sel_run *run, const struct sel_deed *deed,
@@ -350,7 +373,13 @@ static void check_again(struct sel_run *run, const struct sel_deed *deed,
         }
     if (deed->has_result && deed->code == SEL_OUTCOME_CANCELLED)
         return; /* a worker that was given it may not know */
-    if (deed->success_us && !is_forgiven(run, deed, deed->success_us))
+    if (deed->key && is_forgiven(run, deed, 0))
+        return; /* the result may be that of another id: the key was lost */
+    /* what was not settled when the broker died may be said and done again */
+    bool was_kept = deed->settled_us && deed->settled_us <= deed->success_us;
+    if (!was_kept && is_forgotten(run, deed, deed->submitted_us))
+        return;
+    if (deed->success_us && !is_forgotten(run, deed, deed->success_us))
         BROKEN(run, "after-end", "task %u is begun again, its success was settled", deed->index);
     else if (deed->has_result && !is_forgiven(run, deed, deed->result_us))
         BROKEN(run, "after-end", "task %u is begun again, its result was told", deed->index);
@@ -436,9 +465,36 @@ void sel_oracle_end_settled(struct sel_run *run, uint32_t run_index)
 
 /* ---- looks ---- */
 
+/* Nothing else than deaths of workers may have kept it from being given to another. */
+static bool is_calm(const struct sel_run *run)
+{
+    uint64_t calm = UINT64_C(1) << SEL_MODE_CRASH | UINT64_C(1) << SEL_MODE_RETRIES |
+                    UINT64_C(1) << SEL_MODE_LATER | UINT64_C(1) << SEL_MODE_LEVELS |
+                    UINT64_C(1) << SEL_MODE_TWICE | UINT64_C(1) << SEL_MODE_GONE |
+                    UINT64_C(1) << SEL_MODE_JUMPS | UINT64_C(1) << SEL_MODE_GARBAGE;
+    return (run->scenario.modes & ~calm) == 0;
+}
+
+static void note_given(struct sel_run *run, struct sel_str frame)
+{
+    struct sel_wire_head head;
+    struct sel_str records;
+    struct sel_wire_item item;
+    if (sel_wire_decode_data(frame, &head, &records, NULL) < 0)
+        return;
+    while (sel_wire_next(&records, &item, NULL) > 0) {
+        struct sel_deed *deed = item.type == SEL_RECORD_TASK ? sel_oracle_deed(run, item.id) : NULL;
+        if (deed)
+            deed->given_us = run->world.now_us;
+    }
+}
+
 void sel_oracle_said(struct sel_run *run, uint32_t connection, struct sel_str frame, bool is_up)
 {
-    if (sel_wire_message_type(frame, NULL) != SEL_MESSAGE_ERROR)
+    int type = sel_wire_message_type(frame, NULL);
+    if (type == SEL_MESSAGE_DATA && !is_up && is_calm(run))
+        note_given(run, frame);
+    if (type != SEL_MESSAGE_ERROR)
         return;
     struct sel_arena arena = {0};
     struct sel_wire_error error;
@@ -449,16 +505,6 @@ void sel_oracle_said(struct sel_run *run, uint32_t connection, struct sel_str fr
         BROKEN(run, "error", "%s says: %s: %.*s", is_up ? "a peer" : "the broker",
                sel_wire_code_name(error.code), SEL_STR_ARG(error.text));
     sel_arena_done(&arena);
-}
-
-/* Nothing else than deaths of workers may have kept it from being given to another. */
-static bool is_calm(const struct sel_run *run)
-{
-    uint64_t calm = UINT64_C(1) << SEL_MODE_CRASH | UINT64_C(1) << SEL_MODE_RETRIES |
-                    UINT64_C(1) << SEL_MODE_LATER | UINT64_C(1) << SEL_MODE_LEVELS |
-                    UINT64_C(1) << SEL_MODE_TWICE | UINT64_C(1) << SEL_MODE_GONE |
-                    UINT64_C(1) << SEL_MODE_JUMPS | UINT64_C(1) << SEL_MODE_GARBAGE;
-    return (run->scenario.modes & ~calm) == 0;
 }
 
 /* A session that had nothing to do for a while and serves the queue. */
@@ -484,7 +530,8 @@ static void look_elsewhere(struct sel_run *run, void *p, uint64_t run_index, uin
     (void)p;
     const struct sel_execution *e = &run->oracle.runs[run_index];
     const struct sel_deed *deed = &run->oracle.deeds[e->deed];
-    if (deed->last_run != run_index + 1 || run->oracle.deeds[deed->body].has_result)
+    if (deed->last_run != run_index + 1 || deed->given_us > (int64_t)b ||
+        run->oracle.deeds[deed->body].has_result)
         return;
     const struct sel_member *idle =
         idle_member(run, deed->queue, run->world.now_us - run->scenario.lease_us / 4);
@@ -508,6 +555,8 @@ void sel_oracle_check_member(struct sel_run *run, struct sel_member *member)
     if (window == 0)
         window = s->slots[member->worker->index];
     uint32_t held = sel_holder_waiting(member->holder) + sel_holder_running(member->holder);
+    for (uint32_t i = 0; i < SEL_SIM_SLOTS; i++) /* ended elsewhere, it runs in vain */
+        held -= member->jobs[i].task && member->jobs[i].task->is_cancelled;
     if (held > window && member->lapsed_us == 0 && run->oracle.death_count == 0 &&
         !has_lapsed(run, member, SEL_WORLD_NEVER))
         BROKEN(run, "window", "%s.%u has %u tasks, its window is %u", member->worker->process.name,

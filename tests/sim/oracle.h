@@ -51,6 +51,7 @@ struct sel_deed {
     int64_t not_before_unix_us; /* as the first SUBMIT said it */
     int64_t settled_us;         /* a producer was told first */
     int64_t cancelled_us;       /* somebody cancelled it first */
+    int64_t given_us;           /* to a worker, last */
     int64_t overflowed_us;      /* its stack overflowed, a worker said */
     int64_t success_us;         /* a worker was told that its success is kept */
     uint32_t runs;              /* number of its runs */

@@ -141,6 +141,8 @@ void sel_run_history(const struct sel_run_options *options, struct sel_run_repor
     begin(run);
     go_on(run, run->world.now_us + run->scenario.faults_until_us);
     sel_faults_heal(run);
+    for (uint32_t i = 0; i < run->oracle.wish_count; i++) /* the last ones come late */
+        go_on(run, run->oracle.wishes[i].at_us);
     settle_down(run, "the end");
     if (!run->world.is_over)
         audit(run);

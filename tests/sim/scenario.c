@@ -98,7 +98,7 @@ static void draw_times(struct sel_scenario *s, struct sel_prng *prng)
                     : sel_draw_chance(prng, 300) ? 1000
                                                  : s->lease_us / 4;
     s->unknown_task_us = 1000 * sel_draw_between(prng, 500, 5000);
-    s->poison_max = sel_draw_chance(prng, 300) ? 1 + (uint32_t)sel_draw_below(prng, 3) : 1000;
+    s->poison_max = sel_draw_chance(prng, 300) ? 1 + (uint32_t)sel_draw_below(prng, 3) : 15;
     s->quiet_us = 600 * INT64_C(1000000);
 }
 
@@ -125,8 +125,9 @@ void sel_scenario_draw(struct sel_scenario *ret, uint64_t seed, uint64_t modes_o
     draw_limits(s, &prng);
     if (s->is_ordered) {
         s->session_count[0] = s->slots[0] = s->window[0] = 1;
+        s->keeps_id[0] = true; /* its death is known at once */
         s->run_us_max = s->lease_us / 8;
-        s->poison_max = 1000;
+        s->poison_max = 15; /* the most that there is */
     }
 }
 
@@ -146,6 +147,6 @@ void sel_scenario_draw_short(struct sel_scenario *ret, uint64_t seed)
     ret->lease_us = 400000;
     ret->beat_us = 60000;
     ret->run_us_max = 50000;
-    ret->poison_max = 1000;
+    ret->poison_max = 15; /* the most that there is */
     ret->journal_compact_min = sel_draw_chance(&prng, 800) ? 1024 : 1 << 20;
 }
