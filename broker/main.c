@@ -1,5 +1,6 @@
 /* selinon-broker - the broker as a program: settings, signals, exit status. */
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +26,14 @@ static void raise_descriptor_limit(void)
         return;
     limit.rlim_cur = limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit); /* else what there is must do */
+}
+
+/* Large blocks (batches, what LMDB writes of them) go back to the system when they are freed,
+ * always: the C library would else keep more and more of them, a fifth of the memory of a full
+ * queue. */
+static void keep_memory_small(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, 256 << 10); /* best effort */
 }
 
 /* SIGTERM and SIGINT come through the descriptor; -1: there is none. */
@@ -82,6 +91,7 @@ static int serve(const struct sel_broker_config *config)
     struct sel_broker_process *process;
     struct sel_error err;
     raise_descriptor_limit();
+    keep_memory_small();
     int signal_fd = take_signals();
     if (signal_fd < 0) {
         (void)sel_error_set(&err, -errno, (struct sel_pos){0}, "signalfd: %s", strerror(errno));
