@@ -42,21 +42,39 @@ static uint16_t code_of(const struct sel_wire_item *item)
     }
 }
 
+/* The batch of which the end of this task is part, or that of what is being written now. */
+static uint64_t batch_of_end(const struct sel_broker *b, const struct sel_task_entry *task)
+{
+    if (task->level == SEL_LEVEL_MEMORY || !b->log.is_on)
+        return 0;
+    return task->state == SEL_TASK_ENDED ? task->log_seq : b->log.open ? b->log.open->seq : 0;
+}
+
+/* Its SUBMIT is not known, and may have said any level. */
+static void level_of_orphan(const struct sel_broker *b, struct sel_task_entry *task)
+{
+    if (task->flags & SEL_TASK_NO_RECORD || task->state == SEL_TASK_ORPHAN)
+        task->level = b->options.level_max & 3;
+}
+
 /* Only its id and its end are known: if its SUBMIT comes again, this is its result. */
-static void keep_orphan_end(struct sel_broker *b, struct sel_broker_session *s,
-                            const struct sel_wire_item *item)
+static uint64_t keep_orphan_end(struct sel_broker *b, struct sel_broker_session *s,
+                                const struct sel_wire_item *item)
 {
     uint32_t i = sel_broker_task_add(b, item->id);
     if (i == SEL_NONE)
-        return; /* then it runs again */
-    sel_broker_task_at(b, i)->try_count = item->try_count;
+        return 0; /* then it runs again */
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    task->try_count = item->try_count;
+    level_of_orphan(b, task);
     if (sel_broker_queue_get(b, SEL_STR("")) == SEL_NONE ||
         sel_broker_task_end(b, i, code_of(item), item->payload) < 0) {
         sel_broker_task_remove(b, i);
         sel_broker_session_fail(b, s);
-        return;
+        return 0;
     }
-    sel_broker_task_at(b, i)->flags |= SEL_TASK_NO_RECORD;
+    task->flags |= SEL_TASK_NO_RECORD;
+    return batch_of_end(b, task);
 }
 
 /* The try is over and the next one is due. */
@@ -93,14 +111,6 @@ static int retry(struct sel_broker *b, uint32_t i, uint64_t countdown_us)
     return sel_broker_timer_add(b, i, b->now.mono_us + wait) ? 0 : SEL_ENOMEM; /* has room */
 }
 
-/* The batch of which the end of this task is part, or that of what is being written now. */
-static uint64_t batch_of_end(const struct sel_broker *b, const struct sel_task_entry *task)
-{
-    if (task->level == SEL_LEVEL_MEMORY || !b->log.is_on)
-        return 0;
-    return task->state == SEL_TASK_ENDED ? task->log_seq : b->log.open ? b->log.open->seq : 0;
-}
-
 uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
                             const struct sel_wire_item *item, uint64_t number)
 {
@@ -108,8 +118,8 @@ uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
     uint32_t i = task_of(b, item);
     if (i == SEL_NONE) {
         if (b->is_recovering && item->code != SEL_OUTCOME_RETRY)
-            keep_orphan_end(b, s, item);
-        return 0; /* else it was dropped long ago */
+            return keep_orphan_end(b, s, item);
+        return 0; /* it was dropped long ago */
     }
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     if (task->state == SEL_TASK_ENDED || task->state == SEL_TASK_ALIAS)
@@ -130,6 +140,7 @@ uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
     } else {
         bool is_orphan = task->flags & SEL_TASK_NO_RECORD || task->state == SEL_TASK_ORPHAN;
         sel_broker_task_call_off(b, s, i);
+        level_of_orphan(b, task);
         task->try_count = item->try_count;
         if (is_orphan && sel_broker_queue_get(b, SEL_STR("")) == SEL_NONE)
             r = SEL_ENOMEM;
@@ -202,6 +213,7 @@ uint64_t sel_broker_on_cancelled(struct sel_broker *b, struct sel_broker_session
     uint32_t i = task_of(b, item);
     if (!is_held_by(b, i, s))
         return 0;
+    level_of_orphan(b, sel_broker_task_at(b, i));
     /* It says so only after a CANCEL, though that may have been of a broker before this one. */
     if (sel_broker_task_cancel(b, i) < 0) {
         sel_broker_session_fail(b, s);

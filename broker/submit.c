@@ -279,37 +279,13 @@ static uint64_t take_new(struct sel_broker *b, struct sel_broker_session *s, uin
 }
 
 /* A worker has ended it before its SUBMIT came, which the broker had forgotten with its memory: the
- * end counts, at the level that is asked for now. */
+ * end counts, and is journaled as well as can be (complete.c). */
 static uint64_t adopt(struct sel_broker *b, struct sel_broker_session *s, uint32_t i,
-                      const struct sel_wire_item *item, uint8_t level)
+                      const struct sel_wire_item *item)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     task->flags &= (uint8_t)~SEL_TASK_NO_RECORD;
     task->queue = (uint16_t)queue_of(s, item->queue);
-    if (level > SEL_LEVEL_MEMORY) {
-        struct sel_mutation m = {
-            .type = SEL_MUTATION_DONE,
-            .level = level,
-            .id = task->id,
-            .sequence = task->sequence,
-            .unix_us = b->now.unix_us,
-            .try_count = task->try_count,
-            .code = task->code,
-            .name = b->queues[task->queue].name,
-            .payload = {(const char *)task->blob, task->blob_size},
-        };
-        struct sel_log_place place_;
-        if (sel_broker_log_put(b, &m, level, &place_) < 0) {
-            sel_broker_session_fail(b, s);
-            return 0;
-        }
-        task->level = level & 3;
-        sel_broker_log_claim(b, i, place_, task->blob_size);
-        if (task->blob)
-            b->payload_bytes += task->blob_size;
-        task->flags &= (uint8_t)~SEL_TASK_SETTLED;
-        sel_broker_log_effect(b, i, SEL_EFFECT_ENDED);
-    }
     watch(b, s, i, SEL_NONE, item);
     return batch_of(b, i);
 }
@@ -323,7 +299,7 @@ uint64_t sel_broker_on_submit(struct sel_broker *b, struct sel_broker_session *s
     if (i != SEL_NONE && queue_of(s, item->queue) != SEL_NONE) {
         const struct sel_task_entry *task = sel_broker_task_at(b, i);
         if (task->state == SEL_TASK_ENDED && task->flags & SEL_TASK_NO_RECORD)
-            return adopt(b, s, i, item, level);
+            return adopt(b, s, i, item);
         if (task->state != SEL_TASK_ORPHAN)
             return again(b, s, i, item, level);
     }
