@@ -84,6 +84,13 @@ void sel_cluster_close(struct sel_cluster *cluster, bool failed);
 int sel_cluster_start_broker(struct sel_cluster *cluster) SEL_WARN_UNUSED;
 int sel_cluster_start_worker(struct sel_cluster *cluster, const char *queue,
                              struct sel_stage_process **ret) SEL_WARN_UNUSED;
+/* What broker, worker and this process, which is the producer, have used and done so far. */
+struct sel_cluster_usage {
+    int64_t cpu_ns[3];
+    uint64_t frames, records, commit_bytes; /* of the broker, in and out */
+};
+int sel_cluster_get_usage(const struct sel_cluster *cluster,
+                          struct sel_cluster_usage *ret) SEL_WARN_UNUSED;
 /* Calls of the heap by the broker so far; those of libzmq by themselves. */
 void sel_cluster_heap_calls(const struct sel_cluster *cluster, uint64_t *ret_own,
                             uint64_t *ret_libzmq);
@@ -115,9 +122,10 @@ int sel_drive_submit(struct sel_client *client, const struct sel_drive *drive,
 /* ---- other systems ---- */
 
 struct sel_rival {
-    const char *name; /* as `perf/peers/peer.py --list` has it */
-    uint64_t count;   /* tasks; 0: as peer.py thinks fit */
-    uint32_t window;  /* the same */
+    const char *name;    /* as `perf/peers/peer.py --list` has it */
+    uint64_t count;      /* tasks; 0: as peer.py thinks fit */
+    uint32_t window;     /* the same */
+    const char *program; /* hyperqueue: what its tasks run */
     /* of the yardstick alone, 0 otherwise: */
     const char *transport;
     uint32_t batch, record_bytes, reply_bytes, head_bytes;

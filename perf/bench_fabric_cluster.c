@@ -8,18 +8,21 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/query.h"
 #include "core/error.h"
 #include "perf/bench.h"
 #include "perf/bench_fabric.h"
 #include "perf/modules/malloc_count.h"
 
+#define ASK_US 5000000
 #define READY_MS 30000 /* a broker that is not there after so long is broken */
 
-static const char nodes[] = "tasks:\n"
-                            "  - {name: Noop, import: bench}\n"
-                            "  - {name: Sleep, import: bench}\n"
-                            "  - {name: 'True', import: exec, command: ['true']}\n"
-                            "flows: []\n";
+static const char nodes[] =
+    "tasks:\n"
+    "  - {name: Noop, import: bench}\n"
+    "  - {name: Sleep, import: bench}\n"
+    "  - {name: Process, import: exec, command: ['" SEL_BENCH_NOTHING "']}\n"
+    "flows: []\n";
 
 /* ---- the broker ---- */
 
@@ -176,4 +179,48 @@ void sel_cluster_heap_calls(const struct sel_cluster *cluster, uint64_t *ret_own
     const struct sel_malloc_count *count = cluster->heap_calls;
     *ret_own = atomic_load_explicit(&count->own, memory_order_relaxed);
     *ret_libzmq = atomic_load_explicit(&count->libzmq, memory_order_relaxed);
+}
+
+/* ---- what it uses ---- */
+
+static uint64_t number_of(const struct sel_value *map, const char *key)
+{
+    int64_t n = 0;
+    const struct sel_value *value = sel_value_get_c(map, key);
+    if (value && sel_value_kind(value) == SEL_INT)
+        (void)sel_value_i64(value, &n); /* what does not fit counts as nothing */
+    return (uint64_t)n;
+}
+
+static int ask_broker(const struct sel_cluster *cluster, struct sel_cluster_usage *ret)
+{
+    struct sel_arena arena = {0};
+    struct sel_error err = {0};
+    struct sel_client_query *query = NULL;
+    struct sel_value status;
+    int r = sel_client_query_open(cluster->query, &query, &err);
+    if (r == 0)
+        r = sel_client_query_ask(query, "status", NULL, ASK_US, &arena, &status, &err);
+    if (r == 0) {
+        ret->frames = number_of(&status, "frames_in") + number_of(&status, "frames_out");
+        ret->records = number_of(&status, "records_in") + number_of(&status, "records_out");
+        ret->commit_bytes = number_of(&status, "commit_bytes");
+    } else {
+        fprintf(stderr, "selinon-bench: the broker's status: %s\n", err.text);
+    }
+    sel_client_query_close(query);
+    sel_arena_done(&arena);
+    return r;
+}
+
+int sel_cluster_get_usage(const struct sel_cluster *cluster, struct sel_cluster_usage *ret)
+{
+    const pid_t pids[] = {cluster->broker->pid, cluster->worker ? cluster->worker->pid : 0, 0};
+    *ret = (struct sel_cluster_usage){.frames = 0};
+    for (size_t i = 0; i < SEL_COUNT(pids); i++) {
+        int r = sel_stage_cpu_ns(pids[i], &ret->cpu_ns[i]);
+        if (r < 0)
+            return r;
+    }
+    return ask_broker(cluster, ret);
 }

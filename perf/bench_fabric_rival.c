@@ -60,6 +60,10 @@ int sel_rival_measure(const struct sel_rival *rival, struct sel_rival_result *re
     add(&command, rival->name);
     add(&command, "--folder");
     add(&command, stage.folder);
+    if (rival->program) {
+        add(&command, "--program");
+        add(&command, rival->program);
+    }
     if (rival->transport) {
         add(&command, "--transport");
         add(&command, rival->transport);

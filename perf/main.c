@@ -29,13 +29,15 @@ static const struct sel_bench benches[] = {
      sel_bench_wire},
     {"broker", "broker", "broker_memory_task_ns broker_commit_task_ns", sel_bench_broker},
     {"fabric", "memory",
-     "bare_memory_tasks_per_s bare_memory_ratio_zmq zmq_tasks_per_s bare_memory_p99_ms",
+     "bare_memory_tasks_per_s bare_memory_ratio_zmq zmq_tasks_per_s "
+     "bare_memory_ratio_zmq_large bare_memory_p99_ms "
+     "records_per_message broker_cpu_ns_per_task worker_cpu_ns_per_task producer_cpu_ns_per_task",
      sel_bench_fabric_memory},
     {"fabric", "latency", "latency_ratio_zmq latency_p50_us zmq_latency_p50_us",
      sel_bench_fabric_latency},
     {"fabric", "commit",
-     "acked_submits_per_s bare_commit_tasks_per_s bare_commit_p99_ms commit_ratio_jetstream_sync "
-     "commit_ratio_jetstream_single",
+     "acked_submits_per_s bare_commit_tasks_per_s bare_commit_p99_ms journal_bytes_per_task "
+     "commit_ratio_jetstream_sync commit_ratio_jetstream_single",
      sel_bench_fabric_commit},
     {"fabric", "interval", "bare_interval_tasks_per_s interval_ratio_jetstream",
      sel_bench_fabric_interval},

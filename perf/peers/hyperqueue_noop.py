@@ -1,5 +1,5 @@
-"""HyperQueue: `hyperqueue_noop.py COUNT FOLDER` starts a server and a worker with all cores and runs one
-job of COUNT tasks, each a process that does nothing. Nothing is kept of what they print.
+"""HyperQueue: `hyperqueue_noop.py COUNT FOLDER PROGRAM` starts a server and a worker with all cores and
+runs one job of COUNT tasks, each a process of PROGRAM. Nothing is kept of what they print.
 
 The client looks once a second whether a job has ended, so one more task, which depends on all others,
 leaves a file whose time is the end."""
@@ -12,11 +12,11 @@ from hyperqueue import Job, LocalCluster
 from hyperqueue.cluster import WorkerConfig
 
 
-def main(count, folder):
+def main(count, folder, program):
     with LocalCluster(server_dir=folder, worker_config=WorkerConfig()) as cluster:
         client = cluster.client()
         job = Job(default_workdir=folder)
-        tasks = [job.program(["/bin/true"], stdout=None, stderr=None) for _ in range(count)]
+        tasks = [job.program([program], stdout=None, stderr=None) for _ in range(count)]
         end = os.path.join(folder, "end")
         job.program(["touch", end], stdout=None, stderr=None, deps=tasks)
         begin = time.time()
@@ -27,4 +27,4 @@ def main(count, folder):
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3]))

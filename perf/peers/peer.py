@@ -297,7 +297,7 @@ class Celery:
 
 
 class HyperQueue:
-    """HyperQueue: a job of no-op processes (/bin/true), server and worker of its Python package"""
+    """HyperQueue: a job of processes that do nothing, server and worker of its Python package"""
     count, window = 3000, 0
 
     @staticmethod
@@ -312,7 +312,7 @@ class HyperQueue:
     @staticmethod
     def measure(stage, options, python):
         return stage.client(python, os.path.join(HERE, "hyperqueue_noop.py"), options.count,
-                            stage.path("server"))
+                            stage.path("server"), options.program)
 
 
 SYSTEMS = {
@@ -337,6 +337,7 @@ def parse(argv):
     parser.add_argument("--window", type=int, help="tasks under way at a time")
     parser.add_argument("--worker-window", type=int, default=1,
                         help="gearmand: jobs that a worker asks for at a time")
+    parser.add_argument("--program", default="/bin/true", help="hyperqueue: what a task runs")
     parser.add_argument("--transport", choices=["tcp", "ipc"], default="tcp", help="zmq")
     parser.add_argument("--batch", type=int,
                         help="zmq: records in a message; nats: messages in an atomic batch")
