@@ -11,7 +11,7 @@
 #include "worker/link.h"
 
 #define BEAT_US_MIN INT64_C(10000)
-#define BEAT_US_MAX INT64_C(1000000) /* also how soon a new session is seen */
+#define BEAT_US_MAX INT64_C(1000000)
 
 struct sel_worker_beat {
     struct sel_worker_beat_options options;
@@ -21,7 +21,7 @@ struct sel_worker_beat {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    bool is_stopping; /* under `lock` */
+    bool is_stopping, is_woken; /* under `lock` */
 };
 
 static int64_t clock_us(void)
@@ -119,8 +119,10 @@ static void *beat_main(void *arg)
         int64_t at_us = clock_us() + say_beats(beat);
         const struct timespec at = {.tv_sec = at_us / 1000000, .tv_nsec = at_us % 1000000 * 1000};
         pthread_mutex_lock(&beat->lock);
-        if (!beat->is_stopping) /* a wake for nothing is one beat too many */
-            (void)pthread_cond_timedwait(&beat->wake, &beat->lock, &at);
+        int r = 0;
+        while (!beat->is_stopping && !beat->is_woken && r == 0)
+            r = pthread_cond_timedwait(&beat->wake, &beat->lock, &at);
+        beat->is_woken = false;
     }
     pthread_mutex_unlock(&beat->lock);
     return NULL;
@@ -177,6 +179,14 @@ int sel_worker_beat_start(const struct sel_worker_beat_options *options,
     }
     *ret = beat;
     return 0;
+}
+
+void sel_worker_beat_wake(struct sel_worker_beat *beat)
+{
+    pthread_mutex_lock(&beat->lock);
+    beat->is_woken = true;
+    pthread_cond_signal(&beat->wake);
+    pthread_mutex_unlock(&beat->lock);
 }
 
 struct sel_worker_beat *sel_worker_beat_stop(struct sel_worker_beat *beat)

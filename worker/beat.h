@@ -45,6 +45,8 @@ struct sel_worker_beat_options {
 /* Starts the thread. 0, SEL_ENOMEM, -errno. */
 int sel_worker_beat_start(const struct sel_worker_beat_options *options,
                           struct sel_worker_beat **ret) SEL_WARN_UNUSED;
+/* A session has opened: it does not wait for its first beat. Any thread. */
+void sel_worker_beat_wake(struct sel_worker_beat *beat);
 /* Stops it; NULL allowed; returns NULL. */
 struct sel_worker_beat *sel_worker_beat_stop(struct sel_worker_beat *beat);
 

@@ -190,6 +190,8 @@ static void see_state(struct worker_thread *thread)
     atomic_store_explicit(&pulse->endpoint, sel_worker_link_endpoint(thread->link),
                           memory_order_relaxed);
     atomic_store_explicit(&pulse->is_open, peer->state == SEL_PEER_OPEN, memory_order_release);
+    if (peer->state == SEL_PEER_OPEN)
+        sel_worker_beat_wake(thread->process->beat);
     if (peer->state == SEL_PEER_OPEN && thread->process->options.page)
         __atomic_store_n(&thread->process->options.page->threads[thread->index].told, 1,
                          __ATOMIC_RELAXED);
@@ -548,20 +550,24 @@ static int make_threads(struct sel_worker_process *p, struct sel_error *err)
     return 0;
 }
 
-static int start_threads(struct sel_worker_process *p, struct sel_error *err)
+/* The heartbeat first: sessions wake it when they open. */
+static int start_beat(struct sel_worker_process *p, struct sel_error *err)
 {
-    int r = 0;
-    for (uint32_t i = 0; i < p->thread_count && r == 0; i++)
-        r = start_thread(&p->threads[i], err);
-    if (r < 0)
-        return r;
     struct sel_worker_beat_options beat = {.net = p->net,
                                            .endpoints = p->endpoints,
                                            .endpoint_count = p->options.broker_count,
                                            .sessions = p->pulses,
                                            .session_count = p->thread_count};
-    r = sel_worker_beat_start(&beat, &p->beat);
+    int r = sel_worker_beat_start(&beat, &p->beat);
     return r < 0 ? sel_error_set(err, r, NOWHERE, "the heartbeat: %s", sel_error_text(r)) : 0;
+}
+
+static int start_threads(struct sel_worker_process *p, struct sel_error *err)
+{
+    int r = start_beat(p, err);
+    for (uint32_t i = 0; i < p->thread_count && r == 0; i++)
+        r = start_thread(&p->threads[i], err);
+    return r;
 }
 
 /* ---- public ---- */

@@ -28,10 +28,12 @@ struct fake_broker {
     bool forgets;          /* the next HELLO gets a new session */
     bool keeps;            /* what comes is not settled until fake_settle */
     uint32_t record_max;
+    uint64_t beat_us;
     struct sel_session session;
     struct sel_wire_hello hello; /* the last one, without its texts and lists */
     struct sel_wire_held held[64];
     uint32_t held_count, crashed_count;
+    bool has_left;                       /* it said GOODBYE */
     struct fake_end ends[FAKE_KEPT_MAX]; /* records of the worker, as they came */
     uint32_t end_count;
     uint64_t total; /* of all records */
@@ -40,7 +42,8 @@ struct fake_broker {
 
 static inline void fake_init(struct fake_broker *b)
 {
-    *b = (struct fake_broker){.id = {1, 2}, .last_session = 100, .record_max = SEL_WIRE_RECORD_MAX};
+    *b = (struct fake_broker){
+        .id = {1, 2}, .last_session = 100, .record_max = SEL_WIRE_RECORD_MAX, .beat_us = 1000000};
     sel_session_init(&b->session, (size_t)64 << 20, 65536, (uint64_t)64 << 20);
 }
 
@@ -56,7 +59,7 @@ static inline void fake_hello(struct fake_broker *b, struct sel_str frame)
     struct sel_wire_welcome welcome = {.version = 1,
                                        .broker = b->id,
                                        .lease_us = 10000000,
-                                       .beat_us = 1000000,
+                                       .beat_us = b->beat_us,
                                        .record_max = b->record_max,
                                        .level = SEL_LEVEL_MEMORY,
                                        .level_max = SEL_LEVEL_MEMORY};
@@ -128,7 +131,9 @@ static inline void fake_receive(struct fake_broker *b, struct sel_str frame)
         fake_hello(b, frame);
     else if (type == SEL_MESSAGE_DATA)
         fake_data(b, frame);
-    else if (type != SEL_MESSAGE_GOODBYE && type != SEL_MESSAGE_BEAT)
+    else if (type == SEL_MESSAGE_GOODBYE)
+        b->has_left = true;
+    else
         fail_msg("a worker does not say %d", type);
 }
 
