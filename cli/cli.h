@@ -57,6 +57,7 @@ extern const struct sel_cli_command sel_cli_cmd_inspect;
 extern const struct sel_cli_command sel_cli_cmd_journal;
 extern const struct sel_cli_command sel_cli_cmd_queues;
 extern const struct sel_cli_command sel_cli_cmd_status;
+extern const struct sel_cli_command sel_cli_cmd_task;
 extern const struct sel_cli_command sel_cli_cmd_version;
 extern const struct sel_cli_command sel_cli_cmd_workers;
 

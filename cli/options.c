@@ -372,12 +372,17 @@ static int unknown_option(struct parser *parser, const char *word)
     return usage(parser, "there is no option --%.*s", SEL_STR_ARG(text));
 }
 
+static bool takes_many(const struct sel_cli_option *option)
+{
+    return option->kind == SEL_CLI_NAMES || option->kind == SEL_CLI_PATHS;
+}
+
 /* The next word that stands for itself. */
 static int take_word(struct parser *parser, const char *word)
 {
     for (uint32_t i = 0; i < parser->set->count; i++) {
         const struct sel_cli_option *option = &parser->set->options[i];
-        if (!option->is_word || parser->given[i])
+        if (!option->is_word || (parser->given[i] && !takes_many(option)))
             continue;
         parser->given[i] = true;
         return set_value(parser, option, word);

@@ -49,7 +49,8 @@ struct sel_cli_texts {
 struct sel_cli_option {
     const char *name; /* long form without dashes; of a word what --help calls it, "PATH" */
     char letter;      /* 0: has no short form */
-    bool is_word;     /* stands without its name, in the order of the table */
+    bool is_word;     /* stands without its name, in the order of the table; a list of them takes
+                         all that follow */
     enum sel_cli_option_kind kind;
     bool required;
     bool hidden;   /* not in --help */

@@ -328,12 +328,38 @@ static void test_words_stand_for_themselves_in_order(void **state)
     }
 }
 
+static void test_a_list_of_words_takes_all_that_follow(void **state)
+{
+    (void)state;
+    static const struct sel_cli_option words[] = {
+        {.name = "LEVEL",
+         .is_word = true,
+         .kind = SEL_CLI_TEXT,
+         .offset = offsetof(struct values, level)},
+        {.name = "NAMES",
+         .is_word = true,
+         .kind = SEL_CLI_NAMES,
+         .offset = offsetof(struct values, names)},
+        {.name = "check", .kind = SEL_CLI_FLAG, .offset = offsetof(struct values, check)},
+    };
+    static const struct sel_cli_option_set with_words = {words, SEL_COUNT(words), false};
+    struct parsed p;
+    parse_set(&p, &with_words, "low a b,c --check d", NULL);
+    assert_string_equal(p.values.level, "low");
+    assert_int_equal(p.values.names.count, 4);
+    assert_string_equal(p.values.names.items[0], "a");
+    assert_string_equal(p.values.names.items[3], "d");
+    assert_true(p.values.check);
+    done(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values_are_taken_in_every_spelling),
         cmocka_unit_test(test_a_list_takes_the_words_behind_it),
         cmocka_unit_test(test_words_stand_for_themselves_in_order),
+        cmocka_unit_test(test_a_list_of_words_takes_all_that_follow),
         cmocka_unit_test(test_the_command_line_wins_over_variables_in_their_order),
         cmocka_unit_test(test_variables_of_flags_and_lists),
         cmocka_unit_test(test_refusals_say_what_is_wrong),
