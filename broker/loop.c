@@ -305,11 +305,21 @@ int sel_broker_loop_send(struct sel_broker_loop *loop, uint32_t connection, stru
     return r == 0 ? 0 : -EHOSTUNREACH;
 }
 
-static bool take_connection(struct sel_broker_loop *loop, uint32_t *ret)
+/* Told less and less often: whoever does so, does it with each message. */
+static void count_foreign(struct sel_broker_loop *loop, struct sel_broker_logger *logger)
+{
+    uint64_t count = ++loop->stats.foreign;
+    if ((count & (count - 1)) == 0)
+        sel_broker_logger_put(logger, SEL_BROKER_WARNING, "peer.foreign",
+                              "messages=%" PRIu64 " text=\"a peer set its own routing id\"", count);
+}
+
+static bool take_connection(struct sel_broker_loop *loop, struct sel_broker_logger *logger,
+                            uint32_t *ret)
 {
     const uint8_t *id = zmq_msg_data(&loop->id);
     if (zmq_msg_size(&loop->id) != ROUTING_ID_SIZE || id[0] != 0) {
-        loop->stats.foreign++;
+        count_foreign(loop, logger);
         return false;
     }
     memcpy(ret, id + 1, sizeof(*ret));
@@ -322,7 +332,7 @@ static struct sel_str frame_of(struct sel_broker_loop *loop)
 }
 
 /* True: something came. */
-static bool receive_turn(struct sel_broker_loop *loop, struct sel_broker *broker,
+static bool receive_turn(struct sel_broker_loop *loop, const struct sel_broker_loop_work *work,
                          struct sel_broker_now now)
 {
     size_t bytes = 0;
@@ -330,7 +340,7 @@ static bool receive_turn(struct sel_broker_loop *loop, struct sel_broker *broker
     while (messages < TURN_MESSAGES_MAX && bytes < TURN_BYTES_MAX &&
            receive(loop, loop->peers, &frames)) {
         messages++;
-        if (!take_connection(loop, &connection))
+        if (!take_connection(loop, work->logger, &connection))
             continue;
         struct sel_str frame = frame_of(loop);
         if (frames != 1) { /* an empty frame is malformed: that is what the peer is told */
@@ -338,7 +348,7 @@ static bool receive_turn(struct sel_broker_loop *loop, struct sel_broker *broker
             frame = (struct sel_str){0};
         }
         bytes += frame.n;
-        sel_broker_receive(broker, connection, frame, now);
+        sel_broker_receive(work->broker, connection, frame, now);
     }
     return messages > 0;
 }
@@ -509,7 +519,7 @@ int sel_broker_loop_run(struct sel_broker_loop *loop, const struct sel_broker_lo
         const char *reason = atomic_load_explicit(&loop->stop_reason, memory_order_relaxed);
         if (reason && !loop->is_stopping)
             begin_stop(loop, work, reason, now);
-        bool is_busy = !loop->is_stopping && receive_turn(loop, work->broker, now);
+        bool is_busy = !loop->is_stopping && receive_turn(loop, work, now);
         int r = commit_end(loop, work, now);
         if (r < 0)
             return r;

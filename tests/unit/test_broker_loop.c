@@ -383,6 +383,7 @@ static void test_a_peer_with_its_own_routing_id_is_not_heard(void **state)
     sel_broker_loop_get_stats(f->loop, &stats);
     assert_int_equal(f->broker.heard, 100);
     assert_int_equal(stats.foreign, 1);
+    assert_non_null(strstr(log_text(f), "warning peer.foreign messages=1 "));
     (void)zmq_close(foreign);
     (void)zmq_close(peer);
     fixture_done(f);
