@@ -139,6 +139,7 @@ static int set_number(struct parser *p, const struct option_def *def, const char
     return 0;
 }
 
+/* `path_separator` 0: a path is the whole text. */
 static int set_option(struct parser *p, const struct option_def *def, const char *text,
                       char path_separator)
 {
@@ -150,7 +151,8 @@ static int set_option(struct parser *p, const struct option_def *def, const char
     case KIND_COMMAS:
         return add_items(p, member(p, def), text, ',');
     case KIND_PATHS:
-        return add_items(p, member(p, def), text, path_separator);
+        return path_separator ? add_items(p, member(p, def), text, path_separator)
+                              : add_item(p, member(p, def), sel_str_c(text));
     case KIND_NUMBER:
     case KIND_SECONDS:
         return set_number(p, def, text);
