@@ -23,6 +23,7 @@ void sel_broker_task_call_off(struct sel_broker *b, struct sel_broker_session *s
         .type = SEL_RECORD_CANCEL,
         .id = task->id,
         .priority = SEL_WIRE_PRIORITY,
+        .code = SEL_CANCEL_ENDED,
         .handle = task->sequence << 32 | i,
         .delivery = task->delivery,
     };
@@ -213,13 +214,24 @@ uint64_t sel_broker_on_cancelled(struct sel_broker *b, struct sel_broker_session
     uint32_t i = task_of(b, item);
     if (!is_held_by(b, i, s))
         return 0;
-    level_of_orphan(b, sel_broker_task_at(b, i));
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (item->code == SEL_CANCEL_ENDED && !(task->flags & SEL_TASK_CANCELLED)) {
+        /* The end that called it off is lost, with a broker before this one. */
+        sel_broker_task_detach(b, i);
+        task->delivery++;
+        if (task->flags & SEL_TASK_NO_RECORD)
+            sel_broker_task_lose_orphan(b, i);
+        else
+            sel_broker_task_wait_for_another(b, i);
+        return 0;
+    }
+    level_of_orphan(b, task);
     /* It says so only after a CANCEL, though that may have been of a broker before this one. */
     if (sel_broker_task_cancel(b, i) < 0) {
         sel_broker_session_fail(b, s);
         return 0;
     }
-    return batch_of_end(b, sel_broker_task_at(b, i));
+    return batch_of_end(b, task);
 }
 
 uint64_t sel_broker_on_want(struct sel_broker *b, struct sel_broker_session *s,

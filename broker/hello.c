@@ -30,6 +30,7 @@ static void decline(struct sel_broker *b, struct sel_broker_session *s,
         .type = SEL_RECORD_CANCEL,
         .id = held->id,
         .priority = SEL_WIRE_PRIORITY,
+        .code = SEL_CANCEL_ENDED,
         .handle = held->handle,
         .delivery = held->delivery,
     };

@@ -91,6 +91,9 @@ enum sel_wire_outcome {
 /* `code` of RETURN. */
 enum sel_wire_return { SEL_RETURN_NOT_BEGUN, SEL_RETURN_UNKNOWN_TASK, SEL_RETURN_NO_RESOURCES };
 
+/* `code` of CANCEL to a worker, and of the CANCELLED that answers it. */
+enum sel_wire_cancel { SEL_CANCEL_UNWANTED, SEL_CANCEL_ENDED };
+
 enum sel_wire_level { SEL_LEVEL_DEFAULT, SEL_LEVEL_MEMORY, SEL_LEVEL_INTERVAL, SEL_LEVEL_COMMIT };
 
 enum sel_wire_field {

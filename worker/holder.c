@@ -318,11 +318,11 @@ int sel_holder_end(struct sel_holder *h, struct sel_held_task *task, uint32_t co
     SEL_ASSERT(task->state == SEL_HELD_RUNNING);
     struct sel_wire_item item = end_of(task, SEL_RECORD_DONE, code);
     if (code == SEL_OUTCOME_CANCELLED) {
-        item = end_of(task, SEL_RECORD_CANCELLED, 0);
+        item = end_of(task, SEL_RECORD_CANCELLED, task->cancel_code);
         if (put_end(h, task, &item) == 0)
             h->stats.cancelled++;
         else
-            owe_end(h, task, SEL_RECORD_CANCELLED, 0, NULL);
+            owe_end(h, task, SEL_RECORD_CANCELLED, task->cancel_code, NULL);
         return 0;
     }
     item.payload = payload;
@@ -516,8 +516,9 @@ static void take_cancel(struct sel_holder *h, const struct sel_wire_item *item)
     if (!task || task->state == SEL_HELD_ENDED || task->is_cancelled)
         return; /* its end was faster */
     task->is_cancelled = true;
+    task->cancel_code = item->code;
     if (task->state == SEL_HELD_WAITING)
-        owe_end(h, task, SEL_RECORD_CANCELLED, 0, NULL);
+        owe_end(h, task, SEL_RECORD_CANCELLED, item->code, NULL);
     else if (h->options.ops && h->options.ops->cancel)
         h->options.ops->cancel(h->options.ctx, task);
 }

@@ -40,6 +40,7 @@ struct sel_held_task {
     struct sel_held_task *hash_next;
     uint64_t done_number; /* of its end in our direction; 0: not put yet */
     uint32_t end_code;
+    uint32_t cancel_code;  /* enum sel_wire_cancel, for the answer */
     uint8_t end_type;      /* enum sel_wire_record of its end */
     bool is_again;         /* the DONE with done_number is to be put again, for another delivery */
     bool is_refused;       /* the broker would not have its end: another was put */
