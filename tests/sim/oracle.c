@@ -238,9 +238,10 @@ static void check_made(struct sel_run *run, const struct sel_deed *deed,
                index, e->code, result->code);
 }
 
-/* `one` is the task itself, or another that it stands for. */
+/* `one` is the task itself, or another that it stands for. The result may have been told long after
+ * it was made. */
 static void check_same(struct sel_run *run, const struct sel_deed *deed, struct sel_deed *one,
-                       uint64_t hash, uint32_t code)
+                       uint64_t hash, uint32_t code, int64_t made_us)
 {
     bool is_void = !one->has_result || is_forgiven(run, one, one->result_us);
     if (!is_void && one->result_hash != hash) {
@@ -250,7 +251,7 @@ static void check_same(struct sel_run *run, const struct sel_deed *deed, struct 
         return;
     }
     if (is_void)
-        one->result_us = run->world.now_us;
+        one->result_us = made_us;
     one->has_result = true;
     one->result_hash = hash;
     one->code = code;
@@ -276,11 +277,13 @@ void sel_oracle_finished(struct sel_run *run, struct sel_wish *wish,
     if (result->code == SEL_OUTCOME_CANCELLED && result->payload.n == 0)
         return; /* by the producer itself: the broker had not taken it yet */
     uint64_t hash = sel_hash_bytes(result->payload.p, result->payload.n, result->code);
-    check_same(run, deed, deed, hash, result->code);
+    uint32_t index = run_of_result(run, deed, result->payload);
+    int64_t made_us = index == UINT32_MAX ? run->world.now_us : run->oracle.runs[index].ended_us;
+    check_same(run, deed, deed, hash, result->code, made_us);
     /* A key may be lost with the broker's memory, and its task be told of by a worker later. */
     struct sel_deed *one = &run->oracle.deeds[deed->body];
     if (one != deed && !is_forgiven(run, deed, 0))
-        check_same(run, deed, one, hash, result->code);
+        check_same(run, deed, one, hash, result->code, made_us);
 }
 
 /* ---- runs ---- */
@@ -353,7 +356,8 @@ static bool is_released(const struct sel_run *run, const struct sel_deed *deed,
     /* A CANCEL is not kept: another life of the broker may know nothing of it. */
     bool is_cancelled = e->ended_us && e->code == SEL_OUTCOME_CANCELLED;
     return e->state == SEL_RUN_DEAD || is_cancelled || has_failed(run, deed, e->try_count) ||
-           has_lapsed(run, e->member, deed->submitted_us) || is_forgotten(run, deed, e->begun_us);
+           has_lapsed(run, e->member, deed->submitted_us) ||
+           is_forgotten(run, deed, deed->submitted_us);
 }
 
 static void check_again(struct sel_run *run, const struct sel_deed *deed,
@@ -379,9 +383,11 @@ static void check_again(struct sel_run *run, const struct sel_deed *deed,
     bool was_kept = deed->settled_us && deed->settled_us <= deed->success_us;
     if (!was_kept && is_forgotten(run, deed, deed->submitted_us))
         return;
+    if (is_forgiven(run, deed, deed->submitted_us))
+        return;
     if (deed->success_us && !is_forgotten(run, deed, deed->success_us))
         BROKEN(run, "after-end", "task %u is begun again, its success was settled", deed->index);
-    else if (deed->has_result && !is_forgiven(run, deed, deed->result_us))
+    else if (deed->has_result)
         BROKEN(run, "after-end", "task %u is begun again, its result was told", deed->index);
 }
 
