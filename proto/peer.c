@@ -424,14 +424,14 @@ static int64_t ask_us(const struct sel_peer *peer)
     return max64(last, peer->asked_us) + peer->beat_us;
 }
 
-/* When silence is trouble. A process that was stopped itself has heard nothing either: the other
- * side has two beats for an answer. */
+/* When silence is trouble. Who has just begun to wait, or was stopped itself, has heard nothing for
+ * long either: then the beats are counted from when it asked. */
 static int64_t silent_us(const struct sel_peer *peer)
 {
     if (!peer->expects || peer->unanswered == 0)
         return INT64_MAX;
-    return max64(peer->heard_us + BEATS_MAX * peer->beat_us,
-                 peer->asked_first_us + (BEATS_MAX - 1) * peer->beat_us);
+    bool is_late = peer->asked_first_us > peer->heard_us + 2 * peer->beat_us;
+    return (is_late ? peer->asked_first_us : peer->heard_us) + BEATS_MAX * peer->beat_us;
 }
 
 static void note_before(struct sel_peer *peer)

@@ -468,6 +468,24 @@ static void test_who_waits_asks_each_beat_and_gives_up_after_three(void **state)
     end(&w);
 }
 
+static void test_beats_are_counted_from_when_it_began_to_wait(void **state)
+{
+    (void)state;
+    struct world w;
+    open_session(&w, SEL_ROLE_PRODUCER);
+    w.now_us += 1000 * SECOND;
+    assert_int_equal(pump(&w), 0);
+    sel_peer_expect(&w.peer, true);
+    int64_t begin_us = w.now_us;
+    while (w.peer.state == SEL_PEER_OPEN) {
+        pump(&w);
+        w.now_us = sel_peer_due_us(&w.peer);
+        (void)poll_peer(&w);
+    }
+    assert_int_equal(w.now_us - begin_us, 3 * SECOND);
+    end(&w);
+}
+
 static void test_a_process_that_was_stopped_asks_before_it_gives_up(void **state)
 {
     (void)state;
@@ -760,6 +778,7 @@ int main(void)
         cmocka_unit_test(test_many_records_go_in_frames_below_the_limit),
         cmocka_unit_test(test_an_idle_producer_is_silent_for_ever),
         cmocka_unit_test(test_who_waits_asks_each_beat_and_gives_up_after_three),
+        cmocka_unit_test(test_beats_are_counted_from_when_it_began_to_wait),
         cmocka_unit_test(test_a_process_that_was_stopped_asks_before_it_gives_up),
         cmocka_unit_test(test_beats_from_elsewhere_save_asking_while_something_is_heard),
         cmocka_unit_test(test_errors_in_answer_to_a_hello),
