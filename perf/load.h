@@ -9,6 +9,7 @@
  *   load_main.c    the command line
  *   load_plan.c    scenarios: which kinds of tasks in which phases
  *   load_run.c     the loop
+ *   load_split.c   more producers than a process has descriptors for
  *   load_client.c  one producer, by way of libselinon
  *   load_many.c    thousands of them in one thread, by way of client/producer.h
  *   load_report.c  tables and JSON */
@@ -80,6 +81,7 @@ void sel_load_plan_help(void);
 /* What became of the tasks of one kind that were due in one phase. */
 struct sel_load_tally {
     uint64_t due, submitted, finished, failed, refused, lost;
+    int64_t last_us;                 /* when the last one ended, since the beginning of the load */
     struct sel_histogram latency_us; /* due to result */
     struct sel_histogram late_us;    /* due to submit */
 };
@@ -95,6 +97,12 @@ struct sel_load_run {
  * tasks have ended, in order. 0, or < 0 after a line on standard error. */
 int sel_load_run(struct sel_load_run *run,
                  void (*ended)(struct sel_load_run *run, uint32_t phase)) SEL_WARN_UNUSED;
+
+/* The same by several processes, each with a share of producers and rates, until all have ended.
+ * Nothing may have been started before that a child of fork must not have. */
+int sel_load_run_split(struct sel_load_run *run) SEL_WARN_UNUSED;
+/* How many processes so many producers take. */
+uint32_t sel_load_processes(uint32_t producers);
 
 /* ---- who submits ---- */
 

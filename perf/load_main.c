@@ -171,6 +171,16 @@ static bool is_clean(const struct sel_load_run *run)
     return bad == 0;
 }
 
+static int put_by_as_many_as_needed(struct sel_load_run *run)
+{
+    if (sel_load_processes(run->options->producers) == 1)
+        return sel_load_run(run, report);
+    int r = sel_load_run_split(run);
+    for (uint32_t i = 0; r == 0 && i < run->plan->phase_count; i++)
+        report(run, i);
+    return r;
+}
+
 static int put_load(const struct sel_load_options *options)
 {
     struct sel_load_plan *plan = SEL_NEW(struct sel_load_plan);
@@ -184,7 +194,7 @@ static int put_load(const struct sel_load_options *options)
         sel_mem_zalloc((size_t)plan->phase_count * plan->kind_count * sizeof(*run.tallies));
     if (!options->is_json)
         sel_load_report_head(&run);
-    if (run.tallies && sel_load_run(&run, report) == 0) {
+    if (run.tallies && put_by_as_many_as_needed(&run) == 0) {
         if (options->is_json)
             sel_load_report_json(&run);
         status = is_clean(&run) ? 0 : 1;

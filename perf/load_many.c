@@ -17,6 +17,7 @@
 #include "perf/load.h"
 
 #define READY_US 60000000
+#define WAVE 250
 #define CLOSE_US 10000000
 #define WINDOW_BYTES (UINT64_C(4) << 20) /* of results, each: room for a few of the largest */
 
@@ -32,8 +33,8 @@ struct many {
     void *context;
     struct session *sessions;
     zmq_pollitem_t *items;
-    uint32_t count, open_count;
-    uint32_t turn; /* whose the next task is */
+    uint32_t count; /* of those that were made */
+    uint32_t turn;  /* whose the next task is */
     struct sel_id_source ids;
     struct sel_buf out;
     void (*ended)(void *ctx, uint64_t tag, enum sel_load_end how);
@@ -186,8 +187,10 @@ static int receive(struct sel_load_port *port, int64_t wake_us,
 static uint32_t count_in(const struct many *many, enum sel_peer_state state)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < many->count; i++)
-        count += sel_producer_peer(many->sessions[i].producer)->state == state;
+    for (uint32_t i = 0; i < many->count; i++) {
+        struct sel_producer *producer = many->sessions[i].producer;
+        count += producer && sel_producer_peer(producer)->state == state;
+    }
     return count;
 }
 
@@ -250,24 +253,37 @@ static int allow_descriptors(uint32_t sessions)
     return -errno;
 }
 
+static int open_session(struct many *many)
+{
+    uint32_t i = many->count;
+    struct session *session = &many->sessions[i];
+    struct sel_producer_options options = {
+        .name = SEL_STR("selinon-load"),
+        .ops = &producer_ops,
+        .ctx = session,
+        .window_bytes = WINDOW_BYTES,
+        .seed = i,
+    };
+    if (getrandom(&options.id, sizeof(options.id), 0) != (ssize_t)sizeof(options.id))
+        return -errno;
+    session->many = many;
+    many->items[i] = (zmq_pollitem_t){.fd = -1, .events = ZMQ_POLLIN};
+    int r = sel_producer_new(&options, sel_load_now_us(), &session->producer);
+    if (r == 0)
+        many->count++;
+    return r;
+}
+
+/* A few hundred at a time: thousands at once would wait for each other longer than they wait for an
+ * answer, and all begin again. */
 static int open_sessions(struct many *many)
 {
-    int64_t now_us = sel_load_now_us();
     int r = 0;
-    for (uint32_t i = 0; r == 0 && i < many->count; i++) {
-        struct session *session = &many->sessions[i];
-        struct sel_producer_options options = {
-            .name = SEL_STR("selinon-load"),
-            .ops = &producer_ops,
-            .ctx = session,
-            .window_bytes = WINDOW_BYTES,
-            .seed = i,
-        };
-        session->many = many;
-        if (getrandom(&options.id, sizeof(options.id), 0) != (ssize_t)sizeof(options.id))
-            return -errno;
-        many->items[i] = (zmq_pollitem_t){.fd = -1, .events = ZMQ_POLLIN};
-        r = sel_producer_new(&options, now_us, &session->producer);
+    while (r == 0 && many->count < many->options->producers) {
+        for (uint32_t i = 0; r == 0 && i < WAVE && many->count < many->options->producers; i++)
+            r = open_session(many);
+        if (r == 0)
+            r = turn_until(many, SEL_PEER_OPEN, READY_US);
     }
     return r;
 }
@@ -280,25 +296,23 @@ int sel_load_open_many(const struct sel_load_options *options, struct sel_load_p
         return r;
     many->port = (struct sel_load_port){submit, receive, close_port};
     many->options = options;
-    many->count = options->producers;
-    many->sessions = sel_mem_zalloc(many->count * sizeof(*many->sessions));
-    many->items = sel_mem_zalloc(many->count * sizeof(*many->items));
+    many->sessions = sel_mem_zalloc(options->producers * sizeof(*many->sessions));
+    many->items = sel_mem_zalloc(options->producers * sizeof(*many->items));
     many->context = zmq_ctx_new();
     if (r == 0 && (!many->sessions || !many->items || !many->context))
         r = SEL_ENOMEM;
-    if (r == 0 && zmq_ctx_set(many->context, ZMQ_MAX_SOCKETS, (int)many->count + 16) < 0)
+    /* Those that are closed count until libzmq has done so beside us. */
+    if (r == 0 && zmq_ctx_set(many->context, ZMQ_MAX_SOCKETS, 2 * (int)options->producers + 16) < 0)
         r = -zmq_errno();
     if (r == 0 && getrandom(&many->ids.incarnation, sizeof(many->ids.incarnation), 0) < 0)
         r = -errno;
     many->ids.incarnation &= (1u << 22) - 1;
     if (r == 0)
         r = open_sessions(many);
-    if (r == 0)
-        r = turn_until(many, SEL_PEER_OPEN, READY_US);
     if (r < 0) {
-        fprintf(stderr, "selinon-load: %u of %u producers could not be connected: %s\n",
-                many->sessions ? many->count - count_in(many, SEL_PEER_OPEN) : many->count,
-                many->count, sel_error_text(r));
+        fprintf(stderr, "selinon-load: only %u of %u producers could be connected: %s\n",
+                many->sessions ? count_in(many, SEL_PEER_OPEN) : 0, options->producers,
+                sel_error_text(r));
         free_many(many);
         return r;
     }

@@ -199,7 +199,9 @@ static void on_end(void *ctx, uint64_t tag, enum sel_load_end how)
     tally->finished += how == SEL_LOAD_FINISHED;
     tally->failed += how == SEL_LOAD_FAILED;
     tally->refused += how == SEL_LOAD_REFUSED;
-    sel_histogram_add(&tally->latency_us, sel_load_now_us() - due_of(load, tag));
+    int64_t now_us = sel_load_now_us();
+    sel_histogram_add(&tally->latency_us, now_us - due_of(load, tag));
+    tally->last_us = now_us - load->begin_us;
 }
 
 /* ---- the loop ---- */
