@@ -516,6 +516,8 @@ static void on_fault(int number, siginfo_t *info, void *context)
         die_of_overflow(co);
     /* Not ours: put back what was there and return, so that the fault repeats and meets it. */
     (void)sigaction(number, number == SIGSEGV ? &previous_segv : &previous_bus, NULL);
+    if (info->si_code <= 0) /* somebody sent it: it comes once */
+        (void)raise(number);
 }
 
 static void lock_actions(void)

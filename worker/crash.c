@@ -40,20 +40,22 @@ void sel_crash_page_clear(struct sel_crash_page *page)
 
 /* ---- in the process ---- */
 
-static void on_fatal_signal(int number)
+/* SA_RESETHAND: a fault repeats and meets the default; what somebody sent comes once. */
+static void on_fatal_signal(int number, siginfo_t *info, void *context)
 {
     uint32_t *place = sel_co_mark_place();
-    (void)number;
+    (void)context;
     if (place)
         *place |= SEL_CO_MARK_FAULT;
-    /* SA_RESETHAND: the fault repeats, or abort() raises it again, and meets the default. */
+    if (info->si_code <= 0)
+        (void)raise(number);
 }
 
 void sel_crash_watch_signals(void)
 {
     static const int numbers[] = {SIGABRT, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
-    struct sigaction action = {.sa_handler = on_fatal_signal,
-                               .sa_flags = (int)SA_RESETHAND | SA_ONSTACK};
+    struct sigaction action = {.sa_sigaction = on_fatal_signal,
+                               .sa_flags = (int)SA_RESETHAND | SA_ONSTACK | SA_SIGINFO};
     (void)sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < SEL_COUNT(numbers); i++)
         (void)sigaction(numbers[i], &action, NULL); /* cannot fail for these */
