@@ -493,6 +493,9 @@ int sel_engine_new(const struct sel_executor_options *options, const struct sel_
         sel_engine_free(engine);
         return r;
     }
+    if (system->migration_dir.n > 0)
+        sel_engine_log(engine, SEL_LOG_WARNING,
+                       "migration_dir is configured; this version applies no migrations");
     *ret = engine;
     return 0;
 }
