@@ -505,6 +505,11 @@ int sel_journal_files_write_tail(struct sel_journal_files *files, const uint8_t 
     return r;
 }
 
+int sel_journal_files_sync_tail(struct sel_journal_files *files)
+{
+    return fdatasync(files->tail_fd) < 0 ? full_to_enospc(-errno) : 0;
+}
+
 void sel_journal_files_cut_tail(struct sel_journal_files *files, struct sel_journal_link stored)
 {
     if (files->tail_size > SEL_JOURNAL_TAIL_HEAD &&

@@ -71,6 +71,8 @@ int sel_journal_files_adopt_tail(struct sel_journal_files *files) SEL_WARN_UNUSE
 /* Appends entries; all or none. 0; -ENOSPC; other -errno: what is in the file is not known. */
 int sel_journal_files_write_tail(struct sel_journal_files *files, const uint8_t *p,
                                  size_t n) SEL_WARN_UNUSED;
+/* What was written to it survives the loss of power. 0 or -errno. */
+int sel_journal_files_sync_tail(struct sel_journal_files *files) SEL_WARN_UNUSED;
 /* What the tail has is in data.mdb now, up to `stored`, and synced. Never fails: entries that stay
  * are passed over at the next start. */
 void sel_journal_files_cut_tail(struct sel_journal_files *files, struct sel_journal_link stored);

@@ -23,7 +23,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -35,6 +34,7 @@
 #include "core/mem.h"
 #include "storage/journal.h"
 #include "storage/journal_files.h"
+#include "storage/lmdb_log.h"
 
 #define SIZE_DEFAULT ((uint64_t)64 << 30)
 #define SIZE_MIN ((uint64_t)1 << 20)
@@ -46,8 +46,6 @@
 #define ROOM_TRIES 4                     /* transactions that only delete, before one append */
 #define REUSE_AFTER 2                    /* transactions until freed pages can be used */
 #define LARGE_HEAD 16                    /* bytes before a value that has pages of its own */
-#define META_PAGES 2
-#define READERS_MAX 8
 #define FILE_MODE 0644
 #define NEW_NAME "data.mdb.new"
 
@@ -62,16 +60,13 @@ struct pending {
 struct lmdb_journal {
     struct sel_journal journal;
     struct sel_journal_files files;
-    MDB_env *env; /* NULL: read_only */
-    MDB_dbi dbi;
+    struct sel_lmdb_log *log; /* NULL: read_only */
     uint64_t page_size, pages_max, pages_normal, size_max;
     uint64_t ballast;                     /* bytes; 0: the file system makes none */
     struct sel_journal_link stored, last; /* the last in LMDB, the last of all */
     uint64_t kept;                        /* the first in LMDB; what is below `first` goes */
     uint32_t unusable;                    /* transactions until what was freed can be used */
     bool is_dead;
-
-    MDB_txn *reader; /* reset between two reads; NULL: none yet */
 
     _Atomic uint64_t first, stored_seq;
 
@@ -90,31 +85,6 @@ static struct lmdb_journal *lmdb_of(struct sel_journal *j)
 }
 
 /* ---- errors ---- */
-
-/* Whatever is not here leaves the journal unusable. */
-static int code_of(int rc)
-{
-    switch (rc) {
-    case 0:
-        return 0;
-    case MDB_MAP_FULL:
-        return SEL_ELIMIT;
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-        return -ENOSPC;
-    case ENOMEM:
-        return SEL_ENOMEM;
-    case MDB_CORRUPTED:
-    case MDB_PAGE_NOTFOUND:
-    case MDB_INVALID:
-        return SEL_EFORMAT;
-    case MDB_VERSION_MISMATCH:
-        return SEL_EVERSION;
-    default:
-        return rc > 0 ? -rc : -EIO;
-    }
-}
 
 static bool is_room(int code)
 {
@@ -199,7 +169,6 @@ static bool reserve_pending(struct lmdb_journal *j, uint32_t count)
 /* ---- transactions ---- */
 
 struct work {
-    MDB_txn *txn;
     const struct sel_str *batches;
     uint32_t count;
     bool urgent;
@@ -208,53 +177,44 @@ struct work {
     uint64_t deleted;             /* below which it has deleted; 0: nothing */
 };
 
-/* Room for the value under `seq`, at its end. */
-static int reserve_value(struct lmdb_journal *j, MDB_txn *txn, bool urgent, uint64_t seq, size_t n,
-                         uint8_t **ret)
+/* Room for the entry of batch `seq`. */
+static int add_entry(struct lmdb_journal *j, bool urgent, uint64_t seq, size_t n, uint8_t **ret)
 {
-    MDB_val key = {sizeof(seq), &seq}, value = {n, NULL};
-    int rc = mdb_put(txn, j->dbi, &key, &value, MDB_APPEND | MDB_RESERVE);
-    if (rc != 0)
-        return rc;
-    if (n >= j->page_size && !urgent) {
-        /* A page that is to be written looks as in the file: its number comes first. */
-        uint64_t page;
-        memcpy(&page, (uint8_t *)value.mv_data - LARGE_HEAD, sizeof(page));
-        if (page + pages_of(j, n - SEL_JOURNAL_HEAD_SIZE) > j->pages_normal)
-            return MDB_MAP_FULL;
-    }
-    *ret = value.mv_data;
-    return 0;
+    uint64_t page;
+    int r = sel_lmdb_log_add(j->log, seq, n, ret, &page);
+    if (r == 0 && !urgent && page > 0 &&
+        page + pages_of(j, n - SEL_JOURNAL_HEAD_SIZE) > j->pages_normal)
+        r = SEL_ELIMIT;
+    return r;
 }
 
 /* They were taken already, so that the reserve is open to them. */
-static int put_pending(struct lmdb_journal *j, struct work *work)
+static int put_pending(struct lmdb_journal *j)
 {
-    int rc = 0;
-    for (uint32_t i = 0; i < j->pending_count && rc == 0; i++) {
+    int r = 0;
+    for (uint32_t i = 0; i < j->pending_count && r == 0; i++) {
         uint8_t *to;
-        rc = reserve_value(j, work->txn, true, j->stored.seq + 1 + i, j->pending[i].n, &to);
-        if (rc == 0)
+        r = add_entry(j, true, j->stored.seq + 1 + i, j->pending[i].n, &to);
+        if (r == 0)
             memcpy(to, j->pending[i].p, j->pending[i].n);
     }
-    return rc;
+    return r;
 }
 
 static int put_batches(struct lmdb_journal *j, struct work *work)
 {
-    int rc = 0;
-    for (uint32_t i = 0; i < work->count && rc == 0; i++) {
+    int r = 0;
+    for (uint32_t i = 0; i < work->count && r == 0; i++) {
         const struct sel_str *batch = &work->batches[i];
         uint8_t *to;
-        rc = reserve_value(j, work->txn, work->urgent, work->link.seq + 1,
-                           SEL_JOURNAL_HEAD_SIZE + batch->n, &to);
-        if (rc != 0)
+        r = add_entry(j, work->urgent, work->link.seq + 1, SEL_JOURNAL_HEAD_SIZE + batch->n, &to);
+        if (r < 0)
             break;
         memcpy(to + SEL_JOURNAL_HEAD_SIZE, batch->p, batch->n);
         sel_journal_entry_head(to, &work->link, i + 1 == work->count ? SEL_JOURNAL_COMMIT_END : 0,
                                *batch);
     }
-    return rc;
+    return r;
 }
 
 /* The first batch that must stay; the last one in LMDB always does: it tells what follows. */
@@ -272,59 +232,37 @@ static int delete_some(struct lmdb_journal *j, struct work *work)
         pages += pages_of(j, size_of(j, seq));
         if (pages > DROP_PAGES && n > 0)
             break;
-        MDB_val key = {sizeof(seq), &seq};
-        int rc = mdb_del(work->txn, j->dbi, &key, NULL);
-        if (rc != 0)
-            return rc;
+        int r = sel_lmdb_log_delete(j->log, seq);
+        if (r < 0)
+            return r == SEL_ENOTFOUND ? SEL_EFORMAT : r;
         work->deleted = seq + 1;
     }
     return 0;
 }
 
-/* A change, for a transaction that would have none: LMDB counts only those that change something,
- * and what was freed can be used by the next but one. */
-static int touch_format(struct lmdb_journal *j, MDB_txn *txn)
+static int touch(struct lmdb_journal *j)
 {
     uint8_t format[SEL_JOURNAL_FORMAT_SIZE];
-    uint64_t zero = 0;
     sel_journal_files_encode_format(format);
-    MDB_val key = {sizeof(zero), &zero}, value = {sizeof(format), format};
-    return mdb_put(txn, j->dbi, &key, &value, 0);
+    return sel_lmdb_log_touch(j->log, (struct sel_str){(const char *)format, sizeof(format)});
 }
 
 static int fill(struct lmdb_journal *j, struct work *work)
 {
-    int rc = 0;
+    int r = 0;
     if (!work->only_deletes)
-        rc = put_pending(j, work);
-    if (rc == 0)
-        rc = put_batches(j, work);
-    if (rc == 0)
-        rc = delete_some(j, work);
-    if (rc == 0 && work->only_deletes && work->deleted == 0)
-        rc = touch_format(j, work->txn);
-    return rc;
-}
-
-/* A full disk is met when pages are written, and leaves LMDB as it was; met when the head of the
- * file is written, it leaves LMDB unusable, and then a transaction cannot even begin. */
-static int check_usable(struct lmdb_journal *j, int code)
-{
-    MDB_txn *txn;
-    if (code != -ENOSPC)
-        return code;
-    if (mdb_txn_begin(j->env, NULL, 0, &txn) != 0)
-        return -EIO;
-    mdb_txn_abort(txn);
-    return code;
+        r = put_pending(j);
+    if (r == 0)
+        r = put_batches(j, work);
+    if (r == 0)
+        r = delete_some(j, work);
+    if (r == 0 && work->only_deletes && work->deleted == 0)
+        r = touch(j); /* what was freed can be used by the next transaction but one */
+    return r;
 }
 
 static void note_commit(struct lmdb_journal *j, const struct work *work)
 {
-    MDB_stat stat;
-    uint64_t pages = j->pages_used;
-    if (mdb_env_stat(j->env, &stat) == 0)
-        pages = stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages + META_PAGES;
     atomic_store_explicit(&j->stored_seq, work->link.seq, memory_order_release);
     pthread_mutex_lock(&j->lock);
     if (!work->only_deletes) {
@@ -334,31 +272,32 @@ static void note_commit(struct lmdb_journal *j, const struct work *work)
     for (uint32_t i = 0; i < work->count; i++)
         add_size_locked(j, work->batches[i].n);
     drop_sizes_locked(j, work->deleted);
-    j->pages_used = pages;
+    j->pages_used = sel_lmdb_log_pages(j->log);
     j->syncs++;
     pthread_mutex_unlock(&j->lock);
     if (work->deleted > 0)
         j->unusable = REUSE_AFTER;
     else if (j->unusable > 0)
         j->unusable--;
-    sel_journal_files_cut_tail(&j->files, j->stored);
+    if (!work->only_deletes)
+        sel_journal_files_cut_tail(&j->files, j->stored);
 }
 
-/* One transaction. 0, or one of our codes. */
+/* One transaction. */
 static int run_work(struct lmdb_journal *j, struct work *work)
 {
-    int rc = mdb_txn_begin(j->env, NULL, 0, &work->txn);
-    if (rc != 0)
-        return code_of(rc);
-    rc = fill(j, work);
-    if (rc == 0)
-        rc = mdb_txn_commit(work->txn);
-    else
-        mdb_txn_abort(work->txn);
-    if (rc != 0)
-        return check_usable(j, code_of(rc));
-    note_commit(j, work);
-    return 0;
+    int r = sel_lmdb_log_begin(j->log);
+    if (r < 0)
+        return r;
+    r = fill(j, work);
+    if (r < 0) {
+        sel_lmdb_log_abort(j->log);
+        return r;
+    }
+    r = sel_lmdb_log_commit(j->log);
+    if (r == 0)
+        note_commit(j, work);
+    return r;
 }
 
 static int commit_batches(struct lmdb_journal *j, const struct sel_str *batches, uint32_t count,
@@ -368,8 +307,15 @@ static int commit_batches(struct lmdb_journal *j, const struct sel_str *batches,
     return run_work(j, &work);
 }
 
+/* What is pending may be the copies of what is deleted, and has to be as safe first. There is no
+ * room for it in LMDB, so it is made so where it is. */
 static int free_some(struct lmdb_journal *j)
 {
+    if (j->pending_count > 0 && j->kept < delete_end(j)) {
+        int r = sel_journal_files_sync_tail(&j->files);
+        if (r < 0)
+            return r;
+    }
     struct work work = {.only_deletes = true, .urgent = true, .link = j->stored};
     return run_work(j, &work);
 }
@@ -476,7 +422,7 @@ static int attempt_with_room(struct lmdb_journal *j, attempt_fn attempt,
 
 static int check_open(const struct lmdb_journal *j)
 {
-    return !j->env ? -EROFS : j->is_dead ? -EIO : 0;
+    return !j->log ? -EROFS : j->is_dead ? -EIO : 0;
 }
 
 /* After SEL_ENOMEM nothing has happened either. */
@@ -573,16 +519,12 @@ static int read_pending(struct lmdb_journal *j, uint64_t seq, uint64_t offset, u
 static int read_stored(struct lmdb_journal *j, uint64_t seq, uint64_t offset, uint64_t n,
                        struct sel_buf *buf)
 {
-    MDB_val key = {sizeof(seq), &seq}, value;
-    int rc =
-        j->reader ? mdb_txn_renew(j->reader) : mdb_txn_begin(j->env, NULL, MDB_RDONLY, &j->reader);
-    if (rc != 0)
-        return code_of(rc);
-    rc = mdb_get(j->reader, j->dbi, &key, &value);
-    int r = rc == MDB_NOTFOUND ? SEL_ENOTFOUND : code_of(rc);
-    if (rc == 0)
-        r = copy_part(value.mv_data, value.mv_size, offset, n, buf);
-    mdb_txn_reset(j->reader);
+    struct sel_str value;
+    int r = sel_lmdb_log_get(j->log, seq, &value);
+    if (r < 0)
+        return r;
+    r = copy_part((const uint8_t *)value.p, value.n, offset, n, buf);
+    sel_lmdb_log_release(j->log);
     return r;
 }
 
@@ -613,7 +555,7 @@ static int lmdb_read(struct sel_journal *journal, uint64_t seq, uint64_t offset,
     else if (seq > atomic_load_explicit(&j->stored_seq, memory_order_acquire))
         r = read_pending(j, seq, offset, n, buf);
     if (r == 1)
-        r = j->env ? read_stored(j, seq, offset, n, buf) : read_file(j, seq, offset, n, buf, err);
+        r = j->log ? read_stored(j, seq, offset, n, buf) : read_file(j, seq, offset, n, buf, err);
     if (r == 0)
         return 0;
     return sel_error_set(err, r, nowhere, "the journal '%s', batch %" PRIu64 ": %s", j->files.path,
@@ -645,7 +587,7 @@ static int lmdb_walk(struct sel_journal *journal, uint64_t from, sel_journal_vis
         return fail(j, err, -EIO, "read");
     from = from > first ? from : first;
     int r = sel_journal_files_walk(&j->files, from, visit, ctx, &found, err);
-    if (j->env)
+    if (j->log)
         sel_journal_pages_done(&j->files.pages);
     if (r == 0 && (found.last.seq != j->stored.seq || found.last.crc != j->stored.crc))
         return sel_error_set(err, SEL_EFORMAT, nowhere,
@@ -673,18 +615,9 @@ static void lmdb_stats(struct sel_journal *journal, struct sel_journal_stats *re
 
 /* ---- closing ---- */
 
-static void close_env(struct lmdb_journal *j)
-{
-    mdb_txn_abort(j->reader); /* NULL is fine */
-    j->reader = NULL;
-    if (j->env)
-        mdb_env_close(j->env);
-    j->env = NULL;
-}
-
 static void free_journal(struct lmdb_journal *j)
 {
-    close_env(j);
+    (void)sel_lmdb_log_close(j->log);
     sel_journal_files_close(&j->files);
     forget_pending_locked(j); /* nobody else is there any more */
     sel_mem_free(j->pending);
@@ -712,44 +645,6 @@ static const struct sel_journal_ops ops = {
 
 /* ---- opening ---- */
 
-/* LMDB must be closed by the caller, whatever happens. */
-static int open_env(const char *path, uint64_t size, unsigned flags, MDB_env **ret, MDB_dbi *dbi,
-                    MDB_txn **ret_txn)
-{
-    int rc = mdb_env_create(ret);
-    if (rc == 0)
-        rc = mdb_env_set_mapsize(*ret, size);
-    if (rc == 0)
-        rc = mdb_env_set_maxreaders(*ret, READERS_MAX);
-    if (rc == 0)
-        rc = mdb_env_open(*ret, path, flags, FILE_MODE);
-    if (rc == 0)
-        rc = mdb_txn_begin(*ret, NULL, 0, ret_txn);
-    if (rc != 0)
-        return rc;
-    rc = mdb_dbi_open(*ret_txn, NULL, MDB_INTEGERKEY, dbi);
-    if (rc != 0)
-        mdb_txn_abort(*ret_txn);
-    return rc;
-}
-
-static int write_new(struct lmdb_journal *j, const char *path)
-{
-    MDB_env *env = NULL;
-    MDB_txn *txn;
-    int rc = open_env(path, SIZE_MIN, MDB_NOSUBDIR | MDB_NOLOCK, &env, &j->dbi, &txn);
-    if (rc == 0) {
-        rc = touch_format(j, txn);
-        if (rc == 0)
-            rc = mdb_txn_commit(txn);
-        else
-            mdb_txn_abort(txn);
-    }
-    if (env)
-        mdb_env_close(env);
-    return code_of(rc);
-}
-
 static int new_path(const struct lmdb_journal *j, char out[PATH_MAX], struct sel_error *err)
 {
     int n = snprintf(out, PATH_MAX, "%s/" NEW_NAME, j->files.path);
@@ -763,7 +658,10 @@ static int create_data(struct lmdb_journal *j, struct sel_error *err)
     int r = new_path(j, path, err);
     if (r < 0)
         return r;
-    r = write_new(j, path);
+    uint8_t format[SEL_JOURNAL_FORMAT_SIZE];
+    sel_journal_files_encode_format(format);
+    (void)unlink(path); /* mostly there is none */
+    r = sel_lmdb_log_create(path, (struct sel_str){(const char *)format, sizeof(format)});
     if (r == 0)
         r = sel_journal_files_adopt(&j->files, NEW_NAME);
     return r < 0 ? fail(j, err, r, "made") : 0;
@@ -865,15 +763,11 @@ static int take_over(struct lmdb_journal *j, bool has_ballast)
 
 static int open_for_writing(struct lmdb_journal *j, bool has_ballast, struct sel_error *err)
 {
-    MDB_txn *txn;
     sel_journal_pages_done(&j->files.pages);
     (void)unlinkat(j->files.folder_fd, NEW_NAME, 0); /* mostly there is none */
-    int rc = open_env(j->files.path, j->size_max, MDB_NOTLS, &j->env, &j->dbi, &txn);
-    if (rc != 0)
-        return sel_error_set(err, code_of(rc), nowhere, "cannot open '%s': %s", j->files.data_path,
-                             mdb_strerror(rc));
-    rc = mdb_txn_commit(txn); /* keeps the handle; nothing has changed */
-    int r = rc == 0 ? take_over(j, has_ballast) : code_of(rc);
+    int r = sel_lmdb_log_open(j->files.path, j->size_max, &j->log);
+    if (r == 0)
+        r = take_over(j, has_ballast);
     return r < 0 ? fail(j, err, r, "opened") : 0;
 }
 
@@ -934,10 +828,10 @@ static int check_copy(struct lmdb_journal *j, int fd, struct sel_error *err)
 
 static int write_copy(struct lmdb_journal *j, int fd, struct sel_error *err)
 {
-    int rc = mdb_env_copyfd2(j->env, fd, MDB_CP_COMPACT);
-    if (rc == 0 && fsync(fd) < 0)
-        rc = errno;
-    return rc != 0 ? fail(j, err, code_of(rc), "copied") : check_copy(j, fd, err);
+    int r = sel_lmdb_log_copy(j->log, fd);
+    if (r == 0 && fsync(fd) < 0)
+        r = -errno;
+    return r < 0 ? fail(j, err, r, "copied") : check_copy(j, fd, err);
 }
 
 static int replace_by_copy(struct lmdb_journal *j, struct sel_error *err)
@@ -948,7 +842,7 @@ static int replace_by_copy(struct lmdb_journal *j, struct sel_error *err)
         return fail(j, err, -errno, "copied");
     int r = write_copy(j, fd, err);
     (void)close(fd); /* it was synced, or does not count */
-    close_env(j);
+    j->log = sel_lmdb_log_close(j->log);
     if (r == 0) {
         r = sel_journal_files_adopt(&j->files, NEW_NAME);
         if (r < 0)

@@ -323,6 +323,38 @@ static void test_dropped_room_is_used_again(void **state)
     j->ops->close(j);
 }
 
+/* Appended urgently and without a sync, then room was made: what is pending must not go with what
+ * was dropped. */
+static void test_making_room_leaves_what_is_pending(void **state)
+{
+    const char *folder = folder_of(state, "full");
+    const struct sel_journal_lmdb_options options = {.path = folder, .size_max = 1 << 20};
+    struct sel_test_image image = {0};
+    struct sel_error err = {0};
+    struct sel_journal *j;
+    uint64_t last = 0, full;
+    assert_ok(sel_journal_lmdb_open(&options, &j, &err));
+    while (sel_test_append(j, last, 1, true, false, &err) == 0)
+        last++;
+    full = last;
+    for (; last < full + 6; last += 2)
+        assert_ok(sel_test_append(j, last, 2, false, true, &err));
+    assert_ok(j->ops->drop(j, full - 20, &err));
+    struct sel_str large = sel_test_batch_of(1, 700000); /* more than all that is to be freed */
+    assert_code(j->ops->append(j, &large, 1, true, false, &(uint64_t){0}, &err), SEL_ELIMIT);
+    sel_test_batch_free(large);
+    sel_test_holds(j, full - 20, last);
+    sel_test_image_load(&image, folder);
+    j->ops->close(j);
+    const char *killed = folder_of(state, "killed");
+    sel_test_image_store(&image, killed);
+    struct sel_test_walk walk;
+    assert_ok(sel_test_open_damaged(killed, true, &walk));
+    assert_int_equal(walk.last, last);
+    assert_true(walk.first > 1 && walk.first <= full - 20); /* some were deleted */
+    sel_test_image_done(&image);
+}
+
 /* A drop of thousands must not make one append wait for all of them. */
 static void test_a_large_drop_goes_in_steps(void **state)
 {
@@ -519,6 +551,7 @@ int main(void)
         with_quick_folder(test_damage_of_the_tail_is_found),
         with_quick_folder(test_after_a_loss_of_power_the_tail_ends_where_it_is_torn),
         with_quick_folder(test_dropped_room_is_used_again),
+        with_quick_folder(test_making_room_leaves_what_is_pending),
         with_quick_folder(test_a_large_drop_goes_in_steps),
         with_quick_folder(test_compacting_gives_the_room_back),
         with_quick_folder(test_a_compaction_that_finds_damage_leaves_the_old_one),
