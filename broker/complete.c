@@ -137,6 +137,7 @@ uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
             sel_broker_task_lose_orphan(b, i); /* nobody could try it again */
             return 0;
         }
+        sel_broker_task_call_off(b, s, i);
         r = retry(b, i, item->countdown_us);
     } else {
         bool is_orphan = task->flags & SEL_TASK_NO_RECORD || task->state == SEL_TASK_ORPHAN;

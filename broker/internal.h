@@ -532,7 +532,7 @@ void sel_broker_on_goodbye(struct sel_broker *b, uint32_t connection, struct sel
 void sel_broker_dispatch(struct sel_broker *b);
 /* It is with no worker any more: takes it from its holder. */
 void sel_broker_task_detach(struct sel_broker *b, uint32_t task);
-/* It has ended through `s`: if another worker has it, that one may stop. */
+/* It, or this try of it, has ended through `s`: if another worker has it, that one may stop. */
 void sel_broker_task_call_off(struct sel_broker *b, struct sel_broker_session *s, uint32_t task);
 /* A worker claims or gets it. */
 void sel_broker_task_attach(struct sel_broker *b, uint32_t task, struct sel_broker_session *s);
