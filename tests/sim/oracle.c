@@ -379,6 +379,9 @@ static void check_again(struct sel_run *run, const struct sel_deed *deed,
         return; /* a worker that was given it may not know */
     if (deed->key && is_forgiven(run, deed, 0))
         return; /* the result may be that of another id: the key was lost */
+    for (uint32_t i = deed->last_run; i; i = oracle->runs[i - 1].before)
+        if (has_lapsed(run, oracle->runs[i - 1].member, deed->submitted_us))
+            return; /* one that was given up ended it; who has it now may not have been told */
     /* what was not settled when the broker died may be said and done again */
     bool was_kept = deed->settled_us && deed->settled_us <= deed->success_us;
     if (!was_kept && is_forgotten(run, deed, deed->submitted_us))

@@ -17,8 +17,7 @@
  * name, what it does, the promise that breaks */
 #define SEL_CHEAT_LIST(X)                                                                          \
     X(UNSYNCED, "unsynced", "the journal says that it synced, and did not", "lost")                \
-    X(DROP, "drop", "the journal leaves batches out when it is read", "")                          \
-    X(FORGET, "forget", "a worker forgets the end of a task", "idle")                              \
+    X(FORGET, "forget", "a worker forgets the end of a task", "")                                  \
     X(REPEAT, "repeat", "a worker runs a task a second time by itself", "twice")                   \
     X(READDRESS, "readdress", "the network repeats a TASK to another worker, numbered to fit",     \
       "twice")                                                                                     \
