@@ -158,10 +158,13 @@ uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
     return batch_of_end(b, task);
 }
 
-static bool is_held_by(const struct sel_broker *b, uint32_t i, const struct sel_broker_session *s)
+/* Whether the record is about the delivery that the worker has now. */
+static bool is_held_by(const struct sel_broker *b, uint32_t i, const struct sel_broker_session *s,
+                       const struct sel_wire_item *item)
 {
-    return i != SEL_NONE && sel_broker_task_at(b, i)->state == SEL_TASK_DELIVERED &&
-           sel_broker_task_at(b, i)->holder == s->slot;
+    const struct sel_task_entry *task = i == SEL_NONE ? NULL : sel_broker_task_at(b, i);
+    return task && task->state == SEL_TASK_DELIVERED && task->holder == s->slot &&
+           task->try_count == item->try_count && task->delivery == item->delivery;
 }
 
 /* No worker knew it for a while: it fails, with what the last one said. */
@@ -192,7 +195,7 @@ uint64_t sel_broker_on_return(struct sel_broker *b, struct sel_broker_session *s
 {
     (void)number;
     uint32_t i = task_of(b, item);
-    if (!is_held_by(b, i, s))
+    if (!is_held_by(b, i, s, item))
         return 0;
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     sel_broker_task_detach(b, i);
@@ -213,7 +216,7 @@ uint64_t sel_broker_on_cancelled(struct sel_broker *b, struct sel_broker_session
 {
     (void)number;
     uint32_t i = task_of(b, item);
-    if (!is_held_by(b, i, s))
+    if (!is_held_by(b, i, s, item))
         return 0;
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     if (item->code == SEL_CANCEL_ENDED && !(task->flags & SEL_TASK_CANCELLED)) {

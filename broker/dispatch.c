@@ -145,6 +145,19 @@ static struct sel_broker_session *emptying(const struct sel_broker *b)
     return sel_broker_session_at(b, b->emptying_slot, b->emptying_serial);
 }
 
+/* What a worker is kept empty for: it may be anywhere in its queue, or wait for a moment because
+ * nobody could take it. NONE: it needs nobody any more. */
+static uint32_t awaited(struct sel_broker *b)
+{
+    const struct sel_task_entry *task = sel_broker_task_at(b, b->emptying_task);
+    if (task->sequence == b->emptying_sequence &&
+        (task->state == SEL_TASK_QUEUED ||
+         (task->state == SEL_TASK_WAITING && task->at_us <= b->now.mono_us + UNKNOWN_RETRY_US)))
+        return b->emptying_task;
+    b->emptying_until_us = 0;
+    return SEL_NONE;
+}
+
 /* Whether the worker can have this one now. */
 static bool suits(struct sel_broker *b, struct sel_broker_session *s, uint32_t i)
 {
@@ -153,6 +166,8 @@ static bool suits(struct sel_broker *b, struct sel_broker_session *s, uint32_t i
         if (s->in_flight && !emptying(b)) {
             b->emptying_slot = s->slot;
             b->emptying_serial = s->serial;
+            b->emptying_task = i;
+            b->emptying_sequence = task->sequence;
             b->emptying_until_us = b->now.mono_us + EMPTYING_US_MAX;
         }
         return s->in_flight == 0;
@@ -238,13 +253,19 @@ static bool serve(struct sel_broker *b, struct sel_broker_session *s, uint32_t *
 {
     uint32_t unsuitable = 0;
     for (uint32_t n = 0; n < CHUNK && can_take(b, s) && unsuitable < CHUNK;) {
+        if (emptying(b) == s && awaited(b) != SEL_NONE) {
+            uint32_t suspect = b->emptying_task;
+            if (s->in_flight || sel_broker_task_at(b, suspect)->state != SEL_TASK_QUEUED)
+                return false;
+            if (give(b, s, suspect) == 0)
+                (*given)++;
+            return false; /* it has it alone */
+        }
         uint32_t queue = sel_broker_queue_set_next(&b->ready_queues, &s->serves, s->rotor);
         if (queue == SEL_NONE)
             return false;
         s->rotor = queue + 1;
         uint32_t i = sel_broker_queue_first(b, queue);
-        if (emptying(b) == s && !is_suspect(sel_broker_task_at(b, i)))
-            return false;
         if (!suits(b, s, i)) {
             /* For another worker, or later: what is behind it must not wait. */
             unsuitable++;

@@ -295,6 +295,8 @@ struct sel_broker {
     uint32_t run_session_count, run_session_cap;
     uint32_t worker_rotor;
     uint32_t emptying_slot, emptying_serial; /* the worker that is being emptied for a suspect */
+    uint32_t emptying_task;                  /* the suspect, and its sequence */
+    uint64_t emptying_sequence;
     int64_t emptying_until_us;
     uint32_t withheld; /* sessions whose credit waits */
     uint32_t failed;   /* sessions to be closed */

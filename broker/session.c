@@ -497,8 +497,8 @@ static int send_data(struct sel_broker *b, struct sel_broker_session *s)
 static bool flush(struct sel_broker *b, struct sel_broker_session *s, int64_t *due)
 {
     int64_t now_us = b->now.mono_us;
-    if (!s->is_connected)
-        return true; /* marked again when it is */
+    if (!s->is_connected || s->is_failed)
+        return true; /* marked again; what failed must not settle what was not said */
     if (s->blocked_us > now_us) {
         *due = s->blocked_us;
         return false;
