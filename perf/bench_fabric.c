@@ -1,5 +1,7 @@
 /* The fabric: broker, worker and producer as processes of this machine, against limits and other
  * systems that are measured in turns with them. What each metric means: docs/performance.md. */
+#include "perf/bench_fabric.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +10,6 @@
 #include "core/error.h"
 #include "core/mem.h"
 #include "perf/bench.h"
-#include "perf/bench_fabric.h"
 
 #define THREADS 1u      /* of the worker: producer, broker and worker share two cores */
 #define WINDOW 8192u    /* tasks under way, ours and libzmq's */
