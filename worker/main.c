@@ -254,6 +254,7 @@ static int run_supervised(struct program *p)
     status = run(p);
     release(p);
     note_end(p);
+    sel_worker_life_done(&p->life);
     return status;
 }
 

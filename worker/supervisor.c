@@ -18,8 +18,6 @@
 struct supervisor {
     const struct sel_worker_logger *log;
     struct sel_worker_life life;
-    struct sel_buf *notes; /* by thread: what to tell of earlier lives */
-    struct sel_str *crashed;
     pid_t pid;
     int64_t begin_ms, pause_ms;
     bool is_stopping;
@@ -72,12 +70,12 @@ static void take_notes(struct supervisor *s, int status)
 {
     uint32_t total = 0;
     for (uint32_t i = 0; i < s->life.page->thread_count; i++) {
-        struct sel_buf *notes = &s->notes[i];
+        struct sel_buf *notes = &s->life.notes[i];
         if (s->life.page->threads[i].told)
             sel_buf_clear(notes);
         uint32_t count = sel_crash_collect(s->life.page, i, notes);
-        s->crashed[i] = sel_buf_str(notes);
-        log_tasks(s, s->crashed[i], count);
+        s->life.crashed[i] = sel_buf_str(notes);
+        log_tasks(s, s->life.crashed[i], count);
         total += count;
     }
     log_death(s, status, total);
@@ -161,13 +159,14 @@ static int live(struct supervisor *s, int *ret_status)
 
 /* ---- making and freeing ---- */
 
-static void free_notes(struct supervisor *s, uint32_t thread_count)
+void sel_worker_life_done(struct sel_worker_life *life)
 {
-    for (uint32_t i = 0; s->notes && i < thread_count; i++)
-        sel_buf_done(&s->notes[i]);
-    sel_mem_free(s->notes);
-    sel_mem_free(s->crashed);
-    s->life.page = sel_crash_page_free(s->life.page);
+    for (uint32_t i = 0; life->page && life->notes && i < life->page->thread_count; i++)
+        sel_buf_done(&life->notes[i]);
+    sel_mem_free(life->notes);
+    sel_mem_free(life->crashed);
+    (void)sel_crash_page_free(life->page);
+    *life = (struct sel_worker_life){0};
 }
 
 static void block_signals(void)
@@ -183,19 +182,18 @@ int sel_worker_supervise(const struct sel_worker_logger *log, uint32_t thread_co
 {
     struct supervisor s = {.log = log};
     s.life.page = sel_crash_page_new(thread_count, slot_count);
-    s.notes = sel_mem_zalloc(sizeof(*s.notes) * thread_count);
-    s.crashed = sel_mem_zalloc(sizeof(*s.crashed) * thread_count);
-    int r = s.life.page && s.notes && s.crashed ? 0 : SEL_ENOMEM;
+    s.life.notes = sel_mem_zalloc(sizeof(*s.life.notes) * thread_count);
+    s.life.crashed = sel_mem_zalloc(sizeof(*s.life.crashed) * thread_count);
+    int r = s.life.page && s.life.notes && s.life.crashed ? 0 : SEL_ENOMEM;
     if (r == 0 && getrandom(&s.life.id, sizeof(s.life.id), 0) != (ssize_t)sizeof(s.life.id))
         r = -errno;
     if (r == 0) {
         block_signals();
-        s.life.crashed = s.crashed;
         r = live(&s, ret_status);
     }
     if (r == 1)
-        *ret_life = s.life; /* it and what it points to are for the life of the process */
+        *ret_life = s.life;
     else
-        free_notes(&s, thread_count);
+        sel_worker_life_done(&s.life);
     return r;
 }

@@ -31,16 +31,20 @@ struct sel_worker_life {
     struct sel_id id;
     uint32_t incarnation; /* from 1 */
     struct sel_crash_page *page;
-    const struct sel_str *crashed; /* by thread */
+    struct sel_str *crashed; /* by thread */
+    struct sel_buf *notes;   /* what these texts lie in */
 };
 
 /* SIGTERM, SIGINT, SIGHUP: blocked in all threads, taken by who waits for them. */
 void sel_worker_signals(sigset_t *ret);
 
-/* Blocks the signals and forks. 1: this is the worker process, `ret_life` is set and lives for
- * ever. 0: it has ended for good, *ret_status says how. SEL_ENOMEM, -errno. */
+/* Blocks the signals and forks. 1: this is the worker process, `ret_life` is set, to be freed with
+ * done. 0: it has ended for good, *ret_status says how. SEL_ENOMEM, -errno. */
 int sel_worker_supervise(const struct sel_worker_logger *log, uint32_t thread_count,
                          uint32_t slot_count, struct sel_worker_life *ret_life,
                          int *ret_status) SEL_WARN_UNUSED;
+
+/* At the very end, as the page goes; zeroed is allowed. */
+void sel_worker_life_done(struct sel_worker_life *life);
 
 #endif

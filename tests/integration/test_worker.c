@@ -9,9 +9,9 @@
     "  - {name: Nothing, import: worker_tasks}\n"                                                  \
     "  - {name: Sleeps, import: worker_tasks}\n"                                                   \
     "  - {name: Computes, import: worker_tasks}\n"                                                 \
-    "  - {name: Blocks, import: worker_tasks, classname: Crashes, blocking: true}\n"               \
+    "  - {name: Blocks, import: worker_tasks, classname: Aborts, blocking: true}\n"                \
     "  - {name: Overflows, import: worker_tasks}\n"                                                \
-    "  - {name: Crashes, import: worker_tasks}\n"                                                  \
+    "  - {name: Aborts, import: worker_tasks}\n"                                                   \
     "  - {name: Leaves, import: worker_tasks}\n"                                                   \
     "  - {name: Cat, import: exec, command: [cat]}\n"                                              \
     "flows: []\n"
@@ -291,7 +291,7 @@ static void test_a_stack_overflow_fails_its_task_alone(void **state)
 static void test_a_task_that_crashes_again_and_again_fails(void **state)
 {
     struct world *w = *state;
-    static const char *const names[] = {"Crashes", "Blocks", "Leaves"};
+    static const char *const names[] = {"Aborts", "Blocks", "Leaves"};
     for (uint32_t i = 0; i < SEL_COUNT(names); i++) {
         start_worker(w, &w->worker, ".worker", NULL); /* each time, as its pauses grow */
         submit(w, names[i], "null", 2 * i);
