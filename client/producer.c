@@ -548,8 +548,9 @@ static bool keep_record(void *ctx, uint64_t old_number, uint64_t number, struct 
     struct renumber *renumber = ctx;
     struct sel_producer *producer = renumber->producer;
     bool is_kept = !has_ended(producer, producer->base + old_number);
-    if (renumber->settle < producer->settle_end &&
-        settle_at(producer, renumber->settle)->number == producer->base + old_number)
+    /* void ones may stand before it with the same number */
+    while (renumber->settle < producer->settle_end &&
+           settle_at(producer, renumber->settle)->number <= producer->base + old_number)
         renumber_settle(producer, settle_at(producer, renumber->settle++), is_kept, number);
     struct sel_wire_item item;
     if (is_kept && number != old_number && sel_wire_next(&record, &item, NULL) > 0) {
