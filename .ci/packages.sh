@@ -1,8 +1,13 @@
 # Sourced by ../quickstart and ../check: what they need from Debian, installed if it is missing.
 
 PACKAGES_BUILD="cmake ninja-build gcc g++ pkg-config liburing-dev libyaml-dev libyajl-dev \
-libmsgpack-dev liblmdb-dev libzmq3-dev libcmocka-dev libvalijson-dev rapidjson-dev libboost-context-dev"
-PACKAGES_CHECK="clang libclang-rt-14-dev clang-tidy clang-format python3 ccache"
+libmsgpack-dev liblmdb-dev libzmq3-dev libcmocka-dev libvalijson-dev rapidjson-dev \
+libboost-context-dev"
+PACKAGES_CHECK="clang libclang-rt-14-dev clang-tidy clang-format python3 ccache \
+procps python3-zmq python3-msgpack"
+
+# For the producer in Node, which fetches its libraries from npm. Not if another node is there.
+command -v npm >/dev/null || PACKAGES_CHECK="$PACKAGES_CHECK nodejs npm"
 
 say() {
     printf '\n== %s\n' "$*"
