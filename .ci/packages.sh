@@ -2,9 +2,9 @@
 
 PACKAGES_BUILD="cmake ninja-build gcc g++ pkg-config liburing-dev libyaml-dev libyajl-dev \
 libmsgpack-dev liblmdb-dev libzmq3-dev libcmocka-dev libvalijson-dev rapidjson-dev \
-libboost-context-dev"
+libboost-context-dev procps"
 PACKAGES_CHECK="clang libclang-rt-14-dev clang-tidy clang-format python3 ccache \
-procps python3-zmq python3-msgpack"
+python3-zmq python3-msgpack"
 
 # For the producer in Node, which fetches its libraries from npm. Not if another node is there.
 command -v npm >/dev/null || PACKAGES_CHECK="$PACKAGES_CHECK nodejs npm"
