@@ -198,11 +198,12 @@ uint64_t sel_broker_on_return(struct sel_broker *b, struct sel_broker_session *s
     if (!is_held_by(b, i, s, item))
         return 0;
     struct sel_task_entry *task = sel_broker_task_at(b, i);
+    bool has_record = !(task->flags & SEL_TASK_NO_RECORD); /* else nobody can have it again */
     sel_broker_task_detach(b, i);
-    if (item->code == SEL_RETURN_UNKNOWN_TASK && !(task->flags & SEL_TASK_NO_RECORD)) {
+    if (item->code == SEL_RETURN_UNKNOWN_TASK && has_record) {
         task->delivery++;
         returned_unknown(b, s, i, item);
-    } else if (item->code == SEL_RETURN_NO_RESOURCES) {
+    } else if (item->code == SEL_RETURN_NO_RESOURCES && has_record) {
         task->delivery++;
         sel_broker_task_wait_for_another(b, i); /* not to the same worker at once */
     } else {
