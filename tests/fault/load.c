@@ -172,6 +172,7 @@ int main(int argc, char **argv)
                                           {NULL, 0, NULL, 0}};
     struct load load = {.rate = 500, .window = 2000, .level = SEL_CLIENT_LEVEL_COMMIT};
     const char *broker = NULL;
+    (void)signal(SIGTERM, stop); /* before there is a log: whoever sees it may send SIGTERM */
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (c == 'b')
             broker = optarg;
@@ -191,7 +192,6 @@ int main(int argc, char **argv)
     }
     if (!broker || !load.log || load.rate == 0)
         return 2;
-    (void)signal(SIGTERM, stop);
     struct sel_client_options options = SEL_CLIENT_OPTIONS;
     char error[SEL_CLIENT_ERROR_SIZE];
     options.endpoints = &broker;

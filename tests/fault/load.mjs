@@ -8,7 +8,9 @@ const { values, positionals } = parseArgs({ allowPositionals: true, options: { b
                                                                                window: text, first: text } });
 const { Producer } = await import(pathToFileURL(positionals[0]));
 const rate = Number(values.rate ?? 500), window = Number(values.window ?? 2000), first = Number(values.first ?? 0);
-const out = openSync(values.log, "a");
+let isStopping = false;
+process.on("SIGTERM", () => (isStopping = true));
+const out = openSync(values.log, "a"); // whoever sees it may send SIGTERM
 
 function choose(n) {
   const kind = n % 20;
@@ -21,8 +23,7 @@ const dashes = (id) => id.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 const plain = (_, value) => (typeof value === "bigint" ? Number(value) : value);
 const write = (kind, id, rest) => writeSync(out, `${kind} ${dashes(id)} ${rest}\n`);
 const producer = new Producer(values.broker, { name: "node", log: (line) => console.error(`${Date.now() / 1000} ${line}`) });
-let isStopping = false, underWay = 0, n = 0, begin = performance.now();
-process.on("SIGTERM", () => (isStopping = true));
+let underWay = 0, n = 0, begin = performance.now();
 
 function submit() {
   const number = first + n++, [task, args] = choose(number);
