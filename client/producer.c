@@ -24,7 +24,8 @@ struct settle {
     uint64_t number;
     struct sel_id id;
     void *tag;
-    bool is_void; /* was deferred: another one stands for it */
+    bool is_void;  /* was told, or was deferred: another one stands for it */
+    bool is_ended; /* is to be told: its record is not said any more */
 };
 
 /* A record that was refused for lack of room, `size` bytes follow. */
@@ -535,10 +536,21 @@ struct renumber {
 static void renumber_settle(struct sel_producer *producer, struct settle *settle, bool is_kept,
                             uint64_t number)
 {
-    if (!is_kept && !settle->is_void && producer->ops->settled)
-        producer->ops->settled(producer->ctx, settle->id, settle->tag);
-    settle->is_void |= !is_kept;
+    settle->is_ended = !is_kept && !settle->is_void;
     settle->number = producer->base + (is_kept ? number : number - 1);
+}
+
+static void tell_ended(struct sel_producer *producer)
+{
+    for (uint64_t i = producer->settle_head; i < producer->settle_end; i++) {
+        const struct settle settle = *settle_at(producer, i);
+        if (!settle.is_ended)
+            continue;
+        settle_at(producer, i)->is_ended = false;
+        settle_at(producer, i)->is_void = true;
+        if (producer->ops->settled)
+            producer->ops->settled(producer->ctx, settle.id, settle.tag);
+    }
 }
 
 /* Whether the record is to be said in the new session. All that knew its number learn the new one.
@@ -576,10 +588,11 @@ static void on_opened(void *ctx, bool resumed, uint64_t shift)
     struct renumber renumber = {producer, producer->settle_head};
     sel_outbox_filter(&producer->peer.session.out, keep_record, &renumber);
     memset(producer->ended, 0, producer->ended_cap / 8);
-    tell_settled(producer, producer->base);
     producer->must_watch = producer->waiting.count > 0;
     producer->watch_at = 0;
     producer->has_moved = false;
+    tell_ended(producer);
+    tell_settled(producer, producer->base);
 }
 
 /* Says WATCH for what is waited for and was settled before this session began, as much as there is
