@@ -7,6 +7,8 @@
 #include "core/mem.h"
 #include "core/value.h"
 
+#define REFUSED_SIZE 128 /* about */
+
 /* ---- notes ---- */
 
 uint32_t sel_broker_note_new(struct sel_broker *b)
@@ -129,6 +131,15 @@ void sel_broker_task_unpin(struct sel_broker *b, uint32_t i)
 
 /* ---- telling ---- */
 
+/* Results leave room for REFUSED, which cannot wait: for as many as a peer may ask for at once. */
+static bool has_room(const struct sel_broker *b, const struct sel_broker_session *s, size_t size)
+{
+    uint64_t reserve = b->options.outbox_bytes_max / 2;
+    if (b->options.window_records < reserve / REFUSED_SIZE)
+        reserve = b->options.window_records * REFUSED_SIZE;
+    return sel_session_has_room(&s->s, size + reserve);
+}
+
 static int say_result(struct sel_broker *b, struct sel_broker_session *s, uint32_t i, uint32_t as)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
@@ -145,7 +156,8 @@ static int say_result(struct sel_broker *b, struct sel_broker_session *s, uint32
         .try_count = task->try_count,
         .payload = payload,
     };
-    return sel_broker_session_say(b, s, &item, i);
+    return has_room(b, s, SEL_WIRE_RECORD_SIZE + payload.n) ? sel_broker_session_say(b, s, &item, i)
+                                                            : SEL_ELIMIT;
 }
 
 static void wait_for_room(struct sel_broker *b, struct sel_broker_session *s, uint32_t i,
