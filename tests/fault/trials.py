@@ -220,6 +220,30 @@ def trial_overflow(cluster):
     show("overflow", runs=runs)
 
 
+# ---- what is lost, is told ----
+
+def trial_memory_level(cluster):
+    """Level memory and a broker that dies: what workers hold ends well, the rest is refused; none is silent."""
+    count = 1000
+    cluster.start_broker(*FAST)
+    port = cluster.listen.rsplit(":", 1)[1]
+    cluster.start_worker("worker", slots=20, window=50)
+    with Producer(cluster.listen) as producer:
+        producer.submit_many("square", [{"n": i, "sleep": 1.5} for i in range(count)], level="memory")
+        need(producer.flush(20), "the submits are not settled")
+        wait_for("tasks run", lambda: len(cluster.executions()) >= 20, 10)
+        cluster.broker.kill()
+        cluster.start_broker(*FAST, "--listen", f"tcp://127.0.0.1:{port}")
+        results = pump([producer], lambda: not producer.waiting, 60, "all are told something")
+        finished = [r for r in results if r.outcome == "finished"]
+        refused = [r for r in results if r.outcome == "refused"]
+        need(len(results) == count and len(finished) + len(refused) == count, f"{len(results)} results: {results[:3]}")
+        need(20 <= len(finished) <= 100, f"{len(finished)} of those that the worker had have ended well")
+    again = [runs for runs in cluster.executions().values() if len(runs) > 1]
+    need(not again, f"ran again: {again[:3]}")
+    show("memory level", finished=len(finished), refused=len(refused))
+
+
 # ---- too much ----
 
 def trial_million(cluster):
