@@ -112,7 +112,7 @@ static bool report(struct command *command, const struct sel_run_options *option
     if (r->is_broken)
         printf("seed %llu: BROKEN %s: %s\n  modes: %s\n  again: %s\n",
                (unsigned long long)options->seed, r->promise, r->text, modes, replay_text);
-    else if (command->first == command->last && !command->is_cut_every && command->for_s == 0)
+    else if (command->first == command->last && !command->is_cut_every && !command->seed_file)
         printf("seed %llu: kept; %llu tasks, %llu runs, %llu frames, %llu events, %.1f s; hash "
                "%016llx; modes: %s\n",
                (unsigned long long)options->seed, (unsigned long long)r->tasks,
