@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <lmdb.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "core/error.h"
 #include "core/mem.h"
@@ -11,7 +12,8 @@
 #define FILE_MODE 0644
 #define NEW_MAP_SIZE (UINT64_C(1) << 20)
 #define META_PAGES 2
-#define LARGE_HEAD 16 /* bytes before a value that has pages of its own */
+#define LARGE_HEAD 16                   /* bytes before a value that has pages of its own */
+#define FULL_BELOW (UINT64_C(64) << 10) /* bytes free on the disk: a cut write left no page */
 
 struct sel_lmdb_log {
     MDB_env *env;
@@ -156,12 +158,23 @@ void sel_lmdb_log_abort(struct sel_lmdb_log *log)
     log->txn = NULL;
 }
 
+/* LMDB says EIO when a write was cut short, which only a full disk does. */
+static bool is_disk_full(const struct sel_lmdb_log *log)
+{
+    mdb_filehandle_t fd;
+    struct statvfs fs;
+    return mdb_env_get_fd(log->env, &fd) == 0 && fstatvfs(fd, &fs) == 0 &&
+           (uint64_t)fs.f_bavail * fs.f_frsize < FULL_BELOW;
+}
+
 /* A full disk that is met when pages are written leaves LMDB as it was; met when the head of the
  * file is written, it leaves LMDB unusable, and then a transaction cannot even begin. */
 int sel_lmdb_log_commit(struct sel_lmdb_log *log)
 {
     int r = code_of(mdb_txn_commit(log->txn));
     log->txn = NULL;
+    if (r == -EIO && is_disk_full(log))
+        r = -ENOSPC;
     if (r != -ENOSPC)
         return r;
     if (sel_lmdb_log_begin(log) < 0)
