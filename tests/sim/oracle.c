@@ -91,8 +91,6 @@ void sel_oracle_broker_died(struct sel_run *run, bool is_power)
     SEL_ASSERT(oracle->death_count < SEL_ORACLE_DEATHS);
     oracle->deaths[oracle->death_count].at_us = run->world.now_us;
     oracle->deaths[oracle->death_count++].is_power = is_power;
-    if (is_power)
-        oracle->last_power_us = run->world.now_us;
     for (uint32_t i = 0; i < run->scenario.worker_count; i++)
         for (uint32_t m = 0; m < run->workers[i].member_count; m++)
             if (has_lapsed(run, &run->workers[i].members[m], SEL_WORLD_NEVER))

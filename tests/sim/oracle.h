@@ -104,7 +104,6 @@ struct sel_oracle {
     } deaths[SEL_ORACLE_DEATHS]; /* of the broker */
     uint32_t death_count;
     int64_t last_jump_us; /* of the broker's clock of the day; 0: none */
-    int64_t last_power_us;
     struct sel_buf scratch;
 };
 
