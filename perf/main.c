@@ -46,7 +46,7 @@ static const struct sel_bench benches[] = {
     {"fabric", "stranger", "stranger_tasks_per_s", sel_bench_fabric_stranger},
     {"fabric", "queued", "queued_bytes_per_task queued_bytes_per_task_commit",
      sel_bench_fabric_queued},
-    {"fabric", "restart", "restart_s", sel_bench_fabric_restart},
+    {"fabric", "restart", "restart_s restart_ready_s", sel_bench_fabric_restart},
     {"fabric", "idle", "idle_cpu_percent", sel_bench_fabric_idle},
     {"fabric", "allocations", "allocations_per_task zmq_allocations_per_task",
      sel_bench_fabric_allocations},
