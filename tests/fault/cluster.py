@@ -16,6 +16,10 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 TASKS = ("square", "fails", "hesitates", "nothing", "crashes", "overflows")
 
 
+# What sanitizers, assertions, and the runtimes of the producers write when something is wrong.
+BAD = re.compile(r"(.*Sanitizer|.*runtime error:|.*[Aa]ssertion|Traceback \(|.*Unhandled)(.*\n){0,12}")
+
+
 class Failure(Exception):
     """The test has failed; the text says why."""
 
@@ -140,6 +144,15 @@ class Cluster:
     def forget(self, process):
         """It is dead, and its log no longer of interest."""
         self.processes.remove(process)
+
+    def check_logs(self):
+        """No sanitizer and no assertion has anything to say, not even in processes that were started again."""
+        for name in sorted(os.listdir(self.folder)):
+            if name.endswith(".log"):
+                with open(os.path.join(self.folder, name), encoding="utf-8", errors="replace") as stream:
+                    found = BAD.search(stream.read())
+                if found:
+                    raise Failure(f"{name}: {found.group(0)}")
 
     # ---- the broker ----
 

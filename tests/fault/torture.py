@@ -308,6 +308,7 @@ class Torture:
         self.finish()
         settled, results = self.judge()
         ends, tries = self.count_executions(settled)
+        self.cluster.check_logs()
         memory, fds = self.cluster.broker.memory(), self.cluster.broker.fd_count()
         self.check_broker(fds)
         show("deeds", **self.counts)
