@@ -31,17 +31,16 @@ static bool is_dash(size_t i)
 
 const char *sel_id_format(struct sel_id id, char out[SEL_ID_TEXT_SIZE])
 {
+    /* Where the two digits of each byte stand; a table, as this is done for every task. */
+    static const uint8_t places[16] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
     static const char digits[] = "0123456789abcdef";
-    unsigned nibble = 0;
-    for (size_t i = 0; i < ID_TEXT_LENGTH; i++) {
-        if (is_dash(i)) {
-            out[i] = '-';
-            continue;
-        }
-        uint64_t half = nibble < 16 ? id.hi : id.lo;
-        out[i] = digits[half >> (60 - 4 * (nibble & 15)) & 15];
-        nibble++;
+    for (unsigned i = 0; i < 16; i++) {
+        uint64_t half = i < 8 ? id.hi : id.lo;
+        unsigned byte = (unsigned)(half >> (56 - 8 * (i & 7))) & 0xff;
+        out[places[i]] = digits[byte >> 4];
+        out[places[i] + 1] = digits[byte & 15];
     }
+    out[8] = out[13] = out[18] = out[23] = '-';
     out[ID_TEXT_LENGTH] = '\0';
     return out;
 }

@@ -17,9 +17,10 @@
 #define SAMPLE_EVERY 16u  /* tasks for one that is timed */
 #define FULL_WAIT_US 2000 /* the broker takes no ends now */
 #define ARENA_KEPT ((size_t)64 << 10)
-#define NAME_MAX_TOLD 64    /* bytes of a foreign name in a text for people */
-#define COUNTDOWN_S_MAX 3e9 /* a hundred years: what is more is a mistake, and must not overflow   \
-                             */
+#define NAME_MAX_TOLD 64 /* bytes of a foreign name in a text for people */
+#define COUNTDOWN_S_MAX                                                                            \
+    3e9 /* a hundred years: what is more is a mistake, and must not overflow                       \
+         */
 
 /* What runs tasks, one at a time; a slot of the worker. */
 struct runner {
@@ -42,7 +43,7 @@ struct sel_bare {
     uint64_t begun;
     uint32_t last_task; /* index of the task that was asked for last */
     bool cancels_all;
-    struct sel_buf failure;
+    struct sel_buf failure, scratch;
     struct sel_bare_stats stats;
 };
 
@@ -226,6 +227,7 @@ static void run_task(struct runner *runner, uint32_t index)
                           .dispatcher_id = "",
                           .args = task->item.payload,
                           .retried_count = task->try_count,
+                          .scratch = &bare->scratch,
                           .user = runner,
                           .may_return = true,
                           .looks_first = task->delivery > 0 || task->try_count > 0,
@@ -404,6 +406,7 @@ struct sel_bare *sel_bare_free(struct sel_bare *bare)
         sel_arena_done(&bare->runners[i].arena);
     sel_mem_free(bare->runners);
     sel_buf_done(&bare->failure);
+    sel_buf_done(&bare->scratch);
     return sel_mem_free(bare);
 }
 

@@ -48,6 +48,8 @@ struct sel_co {
     void *arg;
     void *user;
     const char *name;
+    const char *const *name_parts; /* of the name, in place of it */
+    uint32_t name_part_count;
     struct sel_co *next_free;
     uint32_t mark;
     uint8_t *pulse; /* or NULL */
@@ -305,6 +307,13 @@ void sel_co_set_user(struct sel_co *co, void *user)
 void sel_co_set_name(struct sel_co *co, const char *name)
 {
     co->name = name;
+    co->name_part_count = 0;
+}
+
+void sel_co_set_name_parts(struct sel_co *co, const char *const *parts, uint32_t count)
+{
+    co->name_parts = parts;
+    co->name_part_count = count;
 }
 
 /* ---- switching ---- */
@@ -491,7 +500,10 @@ __attribute__((noreturn)) static void die_of_overflow(const struct sel_co *co)
     char line[512], size_text[16];
     size_t n = append(line, sizeof(line), 0, "selinon: stack overflow in ");
     /* A long name is cut, the advice behind it never. */
-    n = append(line, 300, n, co->name ? co->name : "a coroutine without a name");
+    for (uint32_t i = 0; i < co->name_part_count; i++)
+        n = append(line, 300, n, co->name_parts[i]);
+    if (co->name_part_count == 0)
+        n = append(line, 300, n, co->name ? co->name : "a coroutine without a name");
     n = append(line, sizeof(line), n, ": its stack is ");
     size_t kib = SEL_CO_STACK_SIZE / 1024, at = sizeof(size_text) - 1;
     size_text[at] = '\0';

@@ -82,6 +82,8 @@ int sel_co_guard_install(void) SEL_WARN_UNUSED;
 void sel_co_guard_remove(void);
 /* `name` is borrowed until the coroutine ends or another is set ("task 'WordCount' (id)"). */
 void sel_co_set_name(struct sel_co *co, const char *name);
+/* The same in `count` pieces, which are put together only when they are needed. */
+void sel_co_set_name_parts(struct sel_co *co, const char *const *parts, uint32_t count);
 
 /* ---- marks: who was at work when the process died ----
  * A thread may have a place, in memory that outlives the process, in which the mark of the

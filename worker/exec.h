@@ -9,6 +9,7 @@
 #include <selinon/task.h>
 
 #include "core/arena.h"
+#include "core/buf.h"
 #include "core/error.h"
 #include "core/id.h"
 #include "core/str.h"
@@ -61,8 +62,9 @@ struct sel_task_env {
     const char *task_id;       /* text of the run id; "" for functions */
     const char *dispatcher_id; /* text of the flow id */
     uint32_t retried_count;
-    struct sel_str args; /* node_args, msgpack bytes */
-    void *parents;       /* the host's own handle for its callbacks */
+    struct sel_str args;     /* node_args, msgpack bytes */
+    void *parents;           /* the host's own handle for its callbacks */
+    struct sel_buf *scratch; /* of the loop's thread, for what does not suspend; NULL: none */
 };
 
 enum sel_exec_outcome {

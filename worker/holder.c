@@ -1,5 +1,6 @@
 #include "worker/holder.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,7 +11,7 @@
 #include "core/value.h"
 
 #define CHUNK_TASKS 64u
-#define BUCKETS_MIN 1024u
+#define PLACES_MIN 2048u
 #define FRAMES_OWED 64u /* ends that are tried again in a turn */
 
 struct task_list {
@@ -19,8 +20,14 @@ struct task_list {
 };
 
 struct task_chunk {
-    struct task_chunk *next;
     struct sel_held_task tasks[CHUNK_TASKS];
+};
+
+/* A place of the table by id: what is looked at before the task itself, which is seldom in the
+ * cache. */
+struct place {
+    uint32_t hash;  /* of the id; tells where it belongs */
+    uint32_t index; /* of the task, from 1; 0: empty */
 };
 
 struct sel_holder {
@@ -30,15 +37,16 @@ struct sel_holder {
     struct task_list owing; /* have ended, and their end found no room yet */
     struct task_list ended; /* in the order of done_number */
     struct sel_held_task *free;
-    struct task_chunk *chunks;
-    struct sel_held_task **buckets; /* of a table by id */
-    uint32_t bucket_count;          /* a power of two */
+    struct task_chunk **chunks;
+    uint32_t chunk_count, chunk_cap;
+    struct place *places; /* open addressing, at most half full */
+    uint32_t place_count; /* a power of two */
     uint32_t held_count;
-    uint64_t hash_seed[2];
-    struct sel_pool bytes; /* of records */
-    uint64_t arrived;      /* the last record that was worked on, in this session */
-    uint64_t freed_bytes;  /* of records, not told to the session yet */
-    struct sel_str *names; /* of queues by the broker's numbers in this session */
+    uint64_t hash_factors[2]; /* odd */
+    struct sel_pool bytes;    /* of records */
+    uint64_t arrived;         /* the last record that was worked on, in this session */
+    uint64_t freed_bytes;     /* of records, not told to the session yet */
+    struct sel_str *names;    /* of queues by the broker's numbers in this session */
     uint32_t name_count, name_cap;
     struct sel_arena name_arena;
     bool is_draining;
@@ -90,147 +98,163 @@ static struct task_list *list_of(struct sel_holder *h, const struct sel_held_tas
 
 /* ---- the table of what is held ---- */
 
-/* Ids come from producers, who must not be able to choose a chain: hence the seeds. */
-static uint32_t bucket_of(const struct sel_holder *h, struct sel_id id)
+/* Ids come from producers, who must not be able to choose a crowd: hence the secret factors. */
+static uint32_t hash_of(const struct sel_holder *h, struct sel_id id)
 {
-    unsigned __int128 product =
-        (unsigned __int128)(id.hi ^ h->hash_seed[0]) * (id.lo ^ h->hash_seed[1]);
-    return (uint32_t)((uint64_t)product ^ (uint64_t)(product >> 64)) & (h->bucket_count - 1);
+    uint64_t x = id.hi * h->hash_factors[0] + id.lo;
+    x ^= x >> 32;
+    x *= h->hash_factors[1];
+    return (uint32_t)(x >> 32);
 }
 
-static void table_link(struct sel_holder *h, struct sel_held_task *task)
+static struct sel_held_task *task_at(const struct sel_holder *h, uint32_t index)
 {
-    struct sel_held_task **bucket = &h->buckets[bucket_of(h, task->id)];
-    task->hash_next = *bucket;
-    *bucket = task;
+    return &h->chunks[(index - 1) / CHUNK_TASKS]->tasks[(index - 1) % CHUNK_TASKS];
 }
 
-/* A table that cannot grow is only slower. */
-static void table_grow(struct sel_holder *h)
+static uint32_t after(const struct sel_holder *h, uint32_t at)
 {
-    uint32_t old_count = h->bucket_count;
-    struct sel_held_task **old = h->buckets;
-    struct sel_held_task **buckets = sel_mem_zalloc(sizeof(struct sel_held_task *) * old_count * 2);
-    if (!buckets)
-        return;
-    h->buckets = buckets;
-    h->bucket_count = old_count * 2;
+    return (at + 1) & (h->place_count - 1);
+}
+
+static void table_put(struct sel_holder *h, struct place place)
+{
+    uint32_t at = place.hash & (h->place_count - 1);
+    while (h->places[at].index)
+        at = after(h, at);
+    h->places[at] = place;
+}
+
+static bool table_grow(struct sel_holder *h)
+{
+    uint32_t old_count = h->place_count;
+    struct place *old = h->places;
+    struct place *places = sel_mem_zalloc(sizeof(*places) * old_count * 2);
+    if (!places)
+        return false;
+    h->places = places;
+    h->place_count = old_count * 2;
     for (uint32_t i = 0; i < old_count; i++) {
-        struct sel_held_task *task = old[i];
-        while (task) {
-            struct sel_held_task *next = task->hash_next;
-            table_link(h, task);
-            task = next;
-        }
+        if (old[i].index)
+            table_put(h, old[i]);
     }
     sel_mem_free(old);
+    return true;
 }
 
-static void table_add(struct sel_holder *h, struct sel_held_task *task)
-{
-    if (h->held_count >= h->bucket_count)
-        table_grow(h);
-    table_link(h, task);
-    h->held_count++;
-}
-
+/* Its place, which is there, becomes empty. What stands behind moves up, so that none is lost
+ * behind the gap. */
 static void table_remove(struct sel_holder *h, const struct sel_held_task *task)
 {
-    struct sel_held_task **at = &h->buckets[bucket_of(h, task->id)];
-    while (*at != task)
-        at = &(*at)->hash_next;
-    *at = task->hash_next;
+    uint32_t mask = h->place_count - 1, gap = hash_of(h, task->id) & mask;
+    while (h->places[gap].index != task->index)
+        gap = after(h, gap);
+    for (uint32_t at = after(h, gap); h->places[at].index; at = after(h, at)) {
+        if (((at - h->places[at].hash) & mask) < ((at - gap) & mask))
+            continue; /* it would come before its home */
+        h->places[gap] = h->places[at];
+        gap = at;
+    }
+    h->places[gap].index = 0;
     h->held_count--;
 }
 
 static struct sel_held_task *find_try(const struct sel_holder *h, struct sel_id id,
                                       uint16_t try_count)
 {
-    struct sel_held_task *task = h->buckets[bucket_of(h, id)];
-    while (task && !(sel_id_eq(task->id, id) && task->try_count == try_count))
-        task = task->hash_next;
-    return task;
+    uint32_t hash = hash_of(h, id);
+    for (uint32_t at = hash & (h->place_count - 1); h->places[at].index; at = after(h, at)) {
+        if (h->places[at].hash != hash)
+            continue;
+        struct sel_held_task *task = task_at(h, h->places[at].index);
+        if (sel_id_eq(task->id, id) && task->try_count == try_count)
+            return task;
+    }
+    return NULL;
 }
 
 /* What a CANCEL means: the delivery that it names. */
 static struct sel_held_task *find_delivery(const struct sel_holder *h,
                                            const struct sel_wire_item *item)
 {
-    struct sel_held_task *task = h->buckets[bucket_of(h, item->id)];
-    while (task && !(sel_id_eq(task->id, item->id) && task->handle == item->handle &&
-                     task->delivery == item->delivery))
-        task = task->hash_next;
-    return task;
+    uint32_t hash = hash_of(h, item->id);
+    for (uint32_t at = hash & (h->place_count - 1); h->places[at].index; at = after(h, at)) {
+        if (h->places[at].hash != hash)
+            continue;
+        struct sel_held_task *task = task_at(h, h->places[at].index);
+        if (sel_id_eq(task->id, item->id) && task->handle == item->handle &&
+            task->delivery == item->delivery)
+            return task;
+    }
+    return NULL;
 }
 
 /* ---- tasks and their memory ---- */
 
 static bool add_chunk(struct sel_holder *h)
 {
+    if (!sel_mem_grow(&h->chunks, &h->chunk_cap, (uint64_t)h->chunk_count + 1, sizeof(*h->chunks)))
+        return false;
     struct task_chunk *chunk = sel_mem_alloc(sizeof(*chunk));
     if (!chunk)
         return false;
-    chunk->next = h->chunks;
-    h->chunks = chunk;
     for (uint32_t i = CHUNK_TASKS; i-- > 0;) {
+        chunk->tasks[i].index = h->chunk_count * CHUNK_TASKS + i + 1;
         chunk->tasks[i].next = h->free;
         h->free = &chunk->tasks[i];
     }
+    h->chunks[h->chunk_count++] = chunk;
     return true;
 }
 
-static void move_str(struct sel_str *s, const char *from, const char *to)
+/* Room for one more in the table. */
+static bool has_place(struct sel_holder *h)
 {
-    if (s->n)
-        s->p = to + (s->p - from);
+    return h->held_count < h->place_count / 2 || table_grow(h);
 }
 
-/* Copies the record, which lies in a frame, and lets the decoded texts point to the copy. */
-static bool keep_record(struct sel_holder *h, struct sel_held_task *task)
+/* Copies the record, which lies in a frame. */
+static bool keep_record(struct sel_holder *h, struct sel_held_task *task, struct sel_str raw)
 {
-    struct sel_wire_item *item = &task->item;
-    char *copy = sel_pool_alloc(&h->bytes, item->raw.n);
+    task->is_kept_inside = raw.n <= SEL_HELD_INLINE_MAX;
+    char *copy = task->is_kept_inside ? task->inside : sel_pool_alloc(&h->bytes, raw.n);
     if (!copy)
         return false;
-    const char *from = item->raw.p;
-    memcpy(copy, from, item->raw.n);
-    move_str(&item->task, from, copy);
-    move_str(&item->idempotency_key, from, copy);
-    move_str(&item->content_type, from, copy);
-    move_str(&item->fields, from, copy);
-    move_str(&item->payload, from, copy);
-    move_str(&item->raw, from, copy);
-    task->record = item->raw;
+    memcpy(copy, raw.p, raw.n);
+    task->record = (struct sel_str){copy, raw.n};
     return true;
 }
 
 static void release_record(struct sel_holder *h, struct sel_held_task *task)
 {
     h->freed_bytes += task->record.n;
-    sel_pool_free(&h->bytes, (char *)(uintptr_t)task->record.p, task->record.n);
+    if (!task->is_kept_inside)
+        sel_pool_free(&h->bytes, (char *)(uintptr_t)task->record.p, task->record.n);
     task->record = (struct sel_str){0};
-    task->item = (struct sel_wire_item){0};
 }
 
 /* NULL: out of memory. */
 static struct sel_held_task *new_task(struct sel_holder *h, const struct sel_wire_item *item)
 {
-    if (!h->free && !add_chunk(h))
+    if ((!h->free && !add_chunk(h)) || !has_place(h))
         return NULL;
     struct sel_held_task *task = h->free;
     struct sel_held_task *next_free = task->next;
-    *task = (struct sel_held_task){.id = item->id,
-                                   .handle = item->handle,
-                                   .try_count = item->try_count,
-                                   .delivery = item->delivery,
-                                   .state = SEL_HELD_WAITING,
-                                   .item = *item};
-    if (!keep_record(h, task)) {
+    uint32_t index = task->index;
+    memset(task, 0, offsetof(struct sel_held_task, inside)); /* the rest when it is needed */
+    task->index = index;
+    if (!keep_record(h, task, item->raw)) {
         task->next = next_free;
         return NULL;
     }
+    task->id = item->id;
+    task->handle = item->handle;
+    task->try_count = item->try_count;
+    task->delivery = item->delivery;
+    task->state = SEL_HELD_WAITING;
     h->free = next_free;
-    table_add(h, task);
+    table_put(h, (struct place){hash_of(h, task->id), index});
+    h->held_count++;
     return task;
 }
 
@@ -475,8 +499,8 @@ static void take_again(struct sel_holder *h, struct sel_held_task *task,
                        const struct sel_wire_item *item)
 {
     h->stats.redelivered++;
-    task->handle = task->item.handle = item->handle;
-    task->delivery = task->item.delivery = item->delivery;
+    task->handle = item->handle;
+    task->delivery = item->delivery;
     if (task->state != SEL_HELD_ENDED || !task->done_number || task->is_again)
         return; /* its end will carry the new ones */
     list_remove(&h->ended, task);
@@ -668,14 +692,14 @@ int sel_holder_new(const struct sel_holder_options *options, int64_t now_us,
         return SEL_ENOMEM;
     struct sel_prng prng = {options->peer.seed};
     h->options = *options;
-    h->hash_seed[0] = sel_prng_next(&prng);
-    h->hash_seed[1] = sel_prng_next(&prng);
-    h->bucket_count = BUCKETS_MIN;
-    h->buckets = sel_mem_zalloc(sizeof(struct sel_held_task *) * BUCKETS_MIN);
+    h->hash_factors[0] = sel_prng_next(&prng) | 1;
+    h->hash_factors[1] = sel_prng_next(&prng) | 1;
+    h->place_count = PLACES_MIN;
+    h->places = sel_mem_zalloc(sizeof(*h->places) * PLACES_MIN);
     int r =
-        h->buckets ? sel_peer_init(&h->peer, &h->options.peer, &peer_ops, h, now_us) : SEL_ENOMEM;
+        h->places ? sel_peer_init(&h->peer, &h->options.peer, &peer_ops, h, now_us) : SEL_ENOMEM;
     if (r < 0) {
-        sel_mem_free(h->buckets);
+        sel_mem_free(h->places);
         sel_mem_free(h);
         return r;
     }
@@ -699,15 +723,13 @@ struct sel_holder *sel_holder_free(struct sel_holder *h)
     release_all(h, &h->waiting);
     release_all(h, &h->running);
     sel_pool_done(&h->bytes);
-    while (h->chunks) {
-        struct task_chunk *next = h->chunks->next;
-        sel_mem_free(h->chunks);
-        h->chunks = next;
-    }
+    for (uint32_t i = 0; i < h->chunk_count; i++)
+        sel_mem_free(h->chunks[i]);
+    sel_mem_free(h->chunks);
     sel_peer_done(&h->peer);
     sel_arena_done(&h->name_arena);
     sel_mem_free(h->names);
-    sel_mem_free(h->buckets);
+    sel_mem_free(h->places);
     return sel_mem_free(h);
 }
 
@@ -716,6 +738,9 @@ struct sel_held_task *sel_holder_begin(struct sel_holder *h)
     struct sel_held_task *task = h->waiting.first;
     if (!task)
         return NULL;
+    struct sel_str record = task->record;
+    int r = sel_wire_next(&record, &task->item, NULL);
+    SEL_ASSERT(r == 1); /* as when it came */
     list_remove(&h->waiting, task);
     task->state = SEL_HELD_RUNNING;
     list_add(&h->running, task);

@@ -25,26 +25,30 @@ enum sel_held_state {
     SEL_HELD_ENDED, /* its end was put and is not settled */
 };
 
-/* One task; belongs to the holder. */
+/* Records of so many bytes lie in the task itself. */
+#define SEL_HELD_INLINE_MAX 192u
+
+/* One task; belongs to the holder. What is touched on its way comes first, in few cache lines. */
 struct sel_held_task {
     struct sel_id id;
     uint64_t handle;
     uint16_t try_count, delivery;
     uint8_t state; /* enum sel_held_state */
     bool is_cancelled;
-    struct sel_str record;     /* the TASK as it came, kept until its end; SEL_HELD_ENDED: empty */
-    struct sel_wire_item item; /* decoded, points into `record` */
-    void *user;                /* the owner's, from start to end */
-    /* private */
+    uint8_t end_type;        /* private, as what follows: enum sel_wire_record of its end */
+    bool is_again : 1;       /* the DONE with done_number is to be put for another delivery too */
+    bool is_refused : 1;     /* the broker would not have its end: another was put */
+    bool is_kept_inside : 1; /* `record` is `inside` */
     struct sel_held_task *prev, *next; /* in the list of its state */
-    struct sel_held_task *hash_next;
-    uint64_t done_number; /* of its end in our direction; 0: not put yet */
+    uint64_t done_number;              /* of its end in our direction; 0: not put yet */
+    uint32_t index;                    /* of the task's memory */
     uint32_t end_code;
     uint32_t cancel_code;  /* enum sel_wire_cancel, for the answer */
-    uint8_t end_type;      /* enum sel_wire_record of its end */
-    bool is_again;         /* the DONE with done_number is to be put again, for another delivery */
-    bool is_refused;       /* the broker would not have its end: another was put */
-    const char *end_class; /* of a failure that the holder found itself, else NULL */
+    struct sel_str record; /* the TASK as it came, kept until its end; SEL_HELD_ENDED: empty */
+    void *user;            /* the owner's, from start to end */
+    const char *end_class; /* private: of a failure that the holder found itself, else NULL */
+    char inside[SEL_HELD_INLINE_MAX];
+    struct sel_wire_item item; /* decoded, points into `record`; SEL_HELD_RUNNING only */
 };
 
 struct sel_holder_ops {

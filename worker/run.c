@@ -176,10 +176,10 @@ static void fail(struct sel_run *run, const char *error_class, const char *messa
 static void validate(struct sel_run *run)
 {
     const struct sel_schema *schema = run->engine->codes[run->task_index].schema;
-    struct sel_value value;
-    struct sel_error err = {0};
     if (!schema)
         return;
+    struct sel_value value;
+    struct sel_error err = {0};
     int r =
         sel_value_decode(run->arena, run->result.value.p, run->result.value.n, false, &value, &err);
     if (r == 0)
@@ -387,7 +387,8 @@ static void run_code(struct sel_run *run)
                                      .dispatcher_id = run->dispatcher_id,
                                      .retried_count = run->retried_count,
                                      .args = run->args,
-                                     .parents = run->parents};
+                                     .parents = run->parents,
+                                     .scratch = run->scratch};
     struct sel_task *task = sel_task_new(run->arena, &run->env);
     if (!task) {
         fail_to_begin(run);

@@ -36,11 +36,12 @@ struct sel_run {
     struct sel_str args; /* encoded */
     struct sel_parents *parents;
     uint32_t retried_count;
-    void *user;        /* the caller's */
-    bool is_cancelled; /* before it began */
-    bool may_return;   /* a cancelled run is SEL_JOB_RETURNED and no failure */
-    bool looks_first;  /* an earlier delivery may have stored a result: it is taken */
-    bool is_timed;     /* run_us and end_us are wanted */
+    struct sel_buf *scratch; /* see struct sel_task_env */
+    void *user;              /* the caller's */
+    bool is_cancelled;       /* before it began */
+    bool may_return;         /* a cancelled run is SEL_JOB_RETURNED and no failure */
+    bool looks_first;        /* an earlier delivery may have stored a result: it is taken */
+    bool is_timed;           /* run_us and end_us are wanted */
 
     /* The outcome. */
     struct sel_task_env env;

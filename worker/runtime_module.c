@@ -72,29 +72,6 @@ static int run_on_pool(struct call *call)
     return r;
 }
 
-/* What the crash report calls a coroutine that overflows its stack: "task 'T' (id) of flow 'F'".
- * By hand, since this is done for every task and printf would cost as much as the rest. */
-static void name_coroutine(struct sel_co *co, struct sel_task *task)
-{
-    const char *const parts[] = {"task '",      task->name,      "' (", sel_task_id(task),
-                                 ") of flow '", task->flow_name, "'"};
-    size_t sizes[SEL_COUNT(parts)], size = 1;
-    for (size_t i = 0; i < SEL_COUNT(parts); i++)
-        size += sizes[i] = strlen(parts[i]);
-    char *name = sel_arena_alloc_raw(task->arena, size, 1);
-    if (!name) {
-        sel_co_set_name(co, "a task");
-        return;
-    }
-    char *at = name;
-    for (size_t i = 0; i < SEL_COUNT(parts); i++) {
-        memcpy(at, parts[i], sizes[i]);
-        at += sizes[i];
-    }
-    *at = '\0';
-    sel_co_set_name(co, name);
-}
-
 static void run(void *self, void *code, struct sel_task *task, struct sel_exec_result *ret)
 {
     struct call call = {self, code, task, ret};
@@ -104,9 +81,16 @@ static void run(void *self, void *code, struct sel_task *task, struct sel_exec_r
         return;
     }
     if (!task->env->task || !task->env->task->blocking) {
-        name_coroutine(co, task);
+        /* What the crash report calls it: "task 'T' (id) of flow 'F'". */
+        const char *const parts[] = {"task '",      task->name,      "' (", sel_task_id(task),
+                                     ") of flow '", task->flow_name, "'"};
+        const char *const bare_parts[] = {"task '", task->name, "' (", sel_task_id(task), ")"};
+        if (task->flow_name[0])
+            sel_co_set_name_parts(co, parts, SEL_COUNT(parts));
+        else
+            sel_co_set_name_parts(co, bare_parts, SEL_COUNT(bare_parts));
         run_here(&call);
-        sel_co_set_name(co, "a task that has ended"); /* the name goes with the arena */
+        sel_co_set_name(co, "a task that has ended"); /* the parts lie here */
         return;
     }
     int r = run_on_pool(&call);

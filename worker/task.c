@@ -9,6 +9,8 @@
 #include "core/suggest.h"
 #include "worker/loop.h"
 
+#define SCRATCH_KEPT ((size_t)64 << 10)
+
 /* ---- noting errors ---- */
 
 /* Error texts end up in storages, traces and JSON, so that they must be UTF-8: bytes that are no
@@ -248,13 +250,17 @@ int sel_task_encode(struct sel_task *task, const struct sel_value *v, struct sel
     int r = sel_task_check_value(task, v);
     if (r < 0)
         return r;
-    struct sel_buf buf = {0};
-    sel_value_encode(v, &buf);
+    struct sel_buf own = {0};
+    bool is_on_loop = task->env->scratch && sel_co_current();
+    struct sel_buf *buf = is_on_loop ? task->env->scratch : &own;
+    sel_buf_clear(buf);
+    sel_value_encode(v, buf);
     void *bytes = NULL;
-    if (sel_buf_error(&buf) == 0)
-        bytes = sel_arena_memdup(task->arena, buf.p, buf.n);
-    size_t n = buf.n;
-    sel_buf_done(&buf);
+    if (sel_buf_error(buf) == 0)
+        bytes = sel_arena_memdup(task->arena, buf->p, buf->n);
+    size_t n = buf->n;
+    if (buf == &own || buf->cap > SCRATCH_KEPT)
+        sel_buf_done(buf);
     if (!bytes)
         return sel_task_note_memory(task);
     *ret = (struct sel_str){bytes, n};
