@@ -394,6 +394,7 @@ int main(int argc, char **argv)
     const struct sigaction action = {.sa_handler = on_abort, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGABRT, &action, NULL);
     sigaction(SIGSEGV, &action, NULL);
+    (void)setvbuf(stdout, NULL, _IOLBF, 0); /* nothing is lost if it is killed */
     int status = 0;
     double begun = seconds();
     uint64_t broken = command.seed_file ? run_file(&command, &status) : run_seeds(&command, begun);
