@@ -306,6 +306,7 @@ static int copy_forward(struct sel_broker *b, uint64_t seq)
         r = append(b, &m, task->level, &batch, &end);
         if (r < 0)
             break;
+        batch->urgent = true; /* it makes room */
         need_no_more(&b->log, seq);
         need(&b->log, batch->seq, (uint32_t)(SEL_MUTATION_HEADER + sel_broker_mutation_blob(&m)));
         task->log_seq = batch->seq;
@@ -339,7 +340,7 @@ static void compact(struct sel_broker *b)
 {
     struct sel_log *log = &b->log;
     advance_front(b);
-    if (log->is_full || log->first_seq >= log->committed || !is_wasteful(b))
+    if (log->was_refused || log->first_seq >= log->committed || !is_wasteful(b))
         return;
     int r = copy_forward(b, log->first_seq);
     if (r < 0)
