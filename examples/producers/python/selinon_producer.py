@@ -199,8 +199,8 @@ class Outbox:
         if ack > self.sent_ever:
             raise Malformed("an ack of what was never sent")
         self.acked = max(self.acked, ack)
-        while self.sent < ack:  # it was due again, but had arrived
-            self._send_one()
+        late = [self.due.popleft() for _ in range(ack - self.sent)]  # due again, but had arrived
+        self._note_sent(late, sum(map(len, late)))
 
     def settle(self, settled):
         """The records that are decided now."""
@@ -223,22 +223,23 @@ class Outbox:
 
     def take(self):
         """(number of the first, count, bytes) of the next records within the credit."""
-        first, out, size = self.sent + 1, [], 0
-        while self.due and self.sent < self.credit_records:
-            n = len(self.due[0])
-            if self.sent_bytes + n > self.credit_bytes or (size + n > MESSAGE_MAX and out):
+        due, out, size = self.due, [], 0
+        bytes_left, records_left = self.credit_bytes - self.sent_bytes, self.credit_records - self.sent
+        while due and len(out) < records_left:
+            n = size + len(due[0])
+            if n > bytes_left or (n > MESSAGE_MAX and out):
                 break
-            size += n
-            out.append(self._send_one())
+            size = n
+            out.append(due.popleft())
+        first = self.sent + 1
+        self._note_sent(out, size)
         return first, len(out), b"".join(out)
 
-    def _send_one(self):
-        r = self.due.popleft()
-        self.kept.append(r)
-        self.sent += 1
-        self.sent_bytes += len(r)
+    def _note_sent(self, records, size):
+        self.kept.extend(records)
+        self.sent += len(records)
+        self.sent_bytes += size
         self.sent_ever = max(self.sent_ever, self.sent)
-        return r
 
 
 # ---- the producer ----
@@ -501,13 +502,13 @@ class Producer:
     def _take(self, records):
         waiting, finished = self.waiting, self.finished
         for kind, flags, id_, code, handle, payload in records:
-            if flags & MUST_UNDERSTAND or kind not in (QUEUE, REFUSED, RESULT):
-                self.log(f"a record of type {kind} with flags {flags:#x} is not understood")
-            elif kind == RESULT and id_ in waiting:  # else it came in an earlier session too
-                del waiting[id_]
-                finished.append(Result(id_, OUTCOMES.get(code, "failed"), payload))
-            elif kind == REFUSED:
+            if kind == RESULT and not flags & MUST_UNDERSTAND:
+                if waiting.pop(id_, True) is None:  # else it came in an earlier session too
+                    finished.append(Result(id_, OUTCOMES.get(code, "failed"), payload))
+            elif kind == REFUSED and not flags & MUST_UNDERSTAND:
                 self._on_refused(id_, code, handle, payload)
+            elif kind != QUEUE:
+                self.log(f"a record of type {kind} with flags {flags:#x} is not understood")
 
     def _on_refused(self, id_, code, handle, payload):
         """What was refused is still kept: `settled` comes behind its REFUSED."""
