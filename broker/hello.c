@@ -38,8 +38,9 @@ static void decline(struct sel_broker *b, struct sel_broker_session *s,
         return; /* no room: it runs to its end, which will not count */
 }
 
+/* `old`: the session before of the same worker, which ends; NULL: none. */
 static void claim(struct sel_broker *b, struct sel_broker_session *s,
-                  const struct sel_wire_held *held)
+                  const struct sel_wire_held *held, const struct sel_broker_session *old)
 {
     uint32_t i = sel_broker_task_find(b, held->id);
     if (i == SEL_NONE) {
@@ -63,11 +64,13 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
         else
             sel_broker_timer_remove(b, i);
         break;
-    case SEL_TASK_DELIVERED:
-        if (held->try_count <= task->try_count)
+    case SEL_TASK_DELIVERED: {
+        bool is_own = old && task->holder == old->slot;
+        if (is_own ? held->try_count < task->try_count : held->try_count <= task->try_count)
             return;
-        sel_broker_task_detach(b, i); /* from who had an earlier try */
+        sel_broker_task_detach(b, i); /* from the session before, or from who had an earlier try */
         break;
+    }
     case SEL_TASK_HELD:
         break;
     case SEL_TASK_ENDED:
@@ -83,13 +86,13 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
 }
 
 static void claim_all(struct sel_broker *b, struct sel_broker_session *s, struct sel_str held,
-                      bool is_new)
+                      const struct sel_broker_session *old, bool is_new)
 {
     for (uint32_t i = 0; i < held.n / SEL_WIRE_HELD_SIZE; i++) {
         struct sel_wire_held one = sel_wire_held_at(held, i);
         /* In a session that goes on its end has been taken, or will be: it is not said anew. */
         if (is_new || !one.is_done)
-            claim(b, s, &one);
+            claim(b, s, &one, old);
     }
 }
 
@@ -176,8 +179,21 @@ static int journal_worker(struct sel_broker *b, struct sel_broker_session *s)
     return r;
 }
 
+/* The session that a new one of the same peer takes the place of. */
+struct former {
+    struct sel_broker_session *session; /* NULL: none, or it has ended */
+    bool died;                          /* its process did, and does not tell of what */
+};
+
+static void end_former(struct sel_broker *b, struct former *former)
+{
+    if (former->session)
+        sel_broker_session_end(b, former->session, former->died);
+    former->session = NULL;
+}
+
 static int take_hello(struct sel_broker *b, struct sel_broker_session *s,
-                      const struct sel_wire_hello *hello, bool is_new)
+                      const struct sel_wire_hello *hello, bool is_new, struct former *former)
 {
     s->incarnation = hello->incarnation;
     int r = set_name(s, hello->name);
@@ -189,7 +205,8 @@ static int take_hello(struct sel_broker *b, struct sel_broker_session *s,
         r = journal_worker(b, s);
     if (r < 0 || !s->is_worker)
         return r;
-    claim_all(b, s, hello->held, is_new);
+    claim_all(b, s, hello->held, former->session, is_new);
+    end_former(b, former);
     if (is_new)
         blame(b, s, hello->crashed);
     sel_broker_recover_heard(b, s->peer);
@@ -212,23 +229,30 @@ static void greet(struct sel_broker *b, uint32_t connection, const struct sel_wi
         return; /* late, of another connection: a newer one has been answered */
     bool resumed = is_same_session(b, s, hello) && s->is_worker == is_worker &&
                    sel_session_resume(&s->s, hello->ack) == 0;
+    struct former former = {0};
     if (s && !resumed) {
-        /* A new process of the same name, or one that knows the session no more. If it died it
+        /* A new process of the same name, or one that knows the session no more: perhaps because it
+         * has not heard of it yet, and says HELLO again. What it holds stays with it. If it died it
          * tells itself of what (`crashed`): nobody else is suspected then. */
-        bool died = hello->incarnation > s->incarnation && hello->crashed.n == 0;
-        sel_broker_session_end(b, s, died);
+        former.session = s;
+        former.died = hello->incarnation > s->incarnation && hello->crashed.n == 0;
         s = NULL;
     }
     if (hello->session && !resumed)
         sel_broker_recover_returned(b);
-    if (!s && !(s = sel_broker_session_new(b, hello->peer, is_worker))) {
+    if (!s && !(s = sel_broker_session_new(b, hello->peer, is_worker)) && former.session) {
+        end_former(b, &former); /* makes room */
+        s = sel_broker_session_new(b, hello->peer, is_worker);
+    }
+    if (!s) {
         refuse(b, connection, hello->n, SEL_CODE_FULL, true,
                "the broker has as many sessions as it may (session_max)");
         return;
     }
     int r = sel_broker_session_connect(b, s, connection);
     if (r == 0)
-        r = take_hello(b, s, hello, !resumed);
+        r = take_hello(b, s, hello, !resumed, &former);
+    end_former(b, &former);
     if (r < 0) {
         refuse(b, connection, hello->n, r == SEL_ENOMEM ? SEL_CODE_FULL : SEL_CODE_MALFORMED,
                r == SEL_ENOMEM,
