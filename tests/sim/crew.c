@@ -338,7 +338,7 @@ static void start_member(struct sel_run *run, struct sel_worker *worker, struct 
     member->lapsed_us = 0;
     member->started_us = run->world.now_us;
     member->beats = member->turns = 0;
-    member->needs_hello = true;
+    member->hello_connection = 0;
     member->link.heard_us = run->world.now_us;
     sel_actor_wake(&member->actor, run->world.now_us);
 }

@@ -48,8 +48,8 @@ struct sel_member {
     const struct sel_peer_ops *spied;
     void *spied_ctx;
     /* what the oracle knows */
-    int64_t lapsed_us; /* when the broker may last have given it up; 0: never */
-    bool needs_hello;  /* the broker has started and was not told of it */
+    int64_t lapsed_us;         /* when the broker may last have given it up; 0: never */
+    uint32_t hello_connection; /* on which the broker heard its HELLO; 0: it was not told of it */
 };
 
 struct sel_worker {

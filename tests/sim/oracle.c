@@ -55,14 +55,21 @@ static bool has_lapsed(const struct sel_run *run, const struct sel_member *membe
 
 /* ---- what is heard ---- */
 
-static void note_heard(struct sel_run *run, struct sel_member *member, bool is_hello)
+static void note_heard(struct sel_run *run, struct sel_member *member)
 {
-    if (member->needs_hello && !is_hello)
-        return;
     if (has_lapsed(run, member, SEL_WORLD_NEVER))
         member->lapsed_us = run->world.now_us;
-    member->needs_hello = false;
     member->link.heard_us = run->world.now_us;
+}
+
+/* A connection has a session from a HELLO; what comes on another is not listened to. */
+static void note_said(struct sel_run *run, struct sel_member *member, uint32_t connection,
+                      bool is_hello)
+{
+    if (is_hello)
+        member->hello_connection = connection;
+    if (connection == member->hello_connection)
+        note_heard(run, member);
 }
 
 void sel_oracle_heard(struct sel_run *run, uint32_t connection, struct sel_str frame, bool is_copy)
@@ -74,15 +81,15 @@ void sel_oracle_heard(struct sel_run *run, uint32_t connection, struct sel_str f
         struct sel_wire_beat beat;
         struct sel_member *member =
             sel_wire_decode_beat(frame, &beat, NULL) == 0 ? sel_crew_find(run, beat.peer) : NULL;
-        if (member && beat.incarnation == member->incarnation)
-            note_heard(run, member, false);
+        if (member && beat.incarnation == member->incarnation && member->hello_connection)
+            note_heard(run, member);
         return;
     }
     const struct sel_link *link = sel_net_peer(run, connection);
     for (uint32_t i = 0; i < run->scenario.worker_count; i++)
         for (uint32_t m = 0; m < run->workers[i].member_count; m++)
             if (link == &run->workers[i].members[m].link)
-                note_heard(run, &run->workers[i].members[m], type == SEL_MESSAGE_HELLO);
+                note_said(run, &run->workers[i].members[m], connection, type == SEL_MESSAGE_HELLO);
 }
 
 void sel_oracle_broker_died(struct sel_run *run, bool is_power)
@@ -101,7 +108,7 @@ void sel_oracle_broker_started(struct sel_run *run)
 {
     for (uint32_t i = 0; i < run->scenario.worker_count; i++)
         for (uint32_t m = 0; m < run->workers[i].member_count; m++)
-            run->workers[i].members[m].needs_hello = true;
+            run->workers[i].members[m].hello_connection = 0;
 }
 
 /* ---- submits ---- */
@@ -241,6 +248,8 @@ static void check_made(struct sel_run *run, const struct sel_deed *deed,
 static void check_same(struct sel_run *run, const struct sel_deed *deed, struct sel_deed *one,
                        uint64_t hash, uint32_t code, int64_t made_us)
 {
+    if (is_forgiven(run, one, made_us))
+        return; /* of a life before: another may have been made since */
     bool is_void = !one->has_result || is_forgiven(run, one, one->result_us);
     if (!is_void && one->result_hash != hash) {
         BROKEN(run, "differs", "task %u (level %u) %s %u had a result with code %u, now it is %u",
