@@ -247,6 +247,17 @@ static bool can_take(const struct sel_broker *b, const struct sel_broker_session
            s->ready_batch <= b->log.committed;
 }
 
+/* A worker that has nothing and serves the queue; NULL: none. */
+static struct sel_broker_session *idle_worker(const struct sel_broker *b, uint32_t queue)
+{
+    for (uint32_t k = 0; k < b->worker_live; k++) {
+        struct sel_broker_session *s = b->sessions[b->workers[k]];
+        if (s->in_flight == 0 && can_take(b, s) && sel_broker_queue_set_has(&s->serves, queue))
+            return s;
+    }
+    return NULL;
+}
+
 /* Up to CHUNK tasks for one worker, in turns from the queues that it serves. Whether it may be
  * asked again. */
 static bool serve(struct sel_broker *b, struct sel_broker_session *s, uint32_t *given)
@@ -267,6 +278,12 @@ static bool serve(struct sel_broker *b, struct sel_broker_session *s, uint32_t *
         s->rotor = queue + 1;
         uint32_t i = sel_broker_queue_first(b, queue);
         if (!suits(b, s, i)) {
+            struct sel_broker_session *idle =
+                is_suspect(sel_broker_task_at(b, i)) ? idle_worker(b, queue) : NULL;
+            if (idle && give(b, idle, i) == 0) {
+                (*given)++;
+                continue;
+            }
             /* For another worker, or later: what is behind it must not wait. */
             unsuitable++;
             sel_broker_queue_remove(b, i);
