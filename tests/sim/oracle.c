@@ -551,7 +551,7 @@ static void look_elsewhere(struct sel_run *run, void *p, uint64_t run_index, uin
         return;
     const struct sel_member *idle =
         idle_member(run, deed->queue, run->world.now_us - run->scenario.lease_us / 4);
-    if (idle && deed->settled_us)
+    if (idle && deed->settled_us && !deed->is_quiet) /* that might have failed, and nobody hears */
         BROKEN(run, "late", "task %u was lost %lld us ago, and %s.%u has nothing to do",
                deed->index, (long long)(run->world.now_us - (int64_t)b), idle->worker->process.name,
                idle->index);
