@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "core/prng.h"
 #include "tests/support/fake_broker.h"
 #include "worker/holder.h"
 
@@ -525,6 +526,42 @@ static void test_many_tasks_leave_nothing_behind(void **state)
     assert_true(sel_holder_is_empty(w->holder));
 }
 
+/* The table by id grows, and closes its gaps: what is held is found whatever went before. */
+static void test_thousands_are_found_in_any_order(void **state)
+{
+    struct world *w = *state;
+    enum { COUNT = 5000 };
+    static struct sel_held_task *tasks[COUNT];
+    struct sel_prng prng = {3};
+    for (uint64_t n = 0; n < COUNT; n++)
+        fake_put_task(&w->broker, n + 1);
+    talk(w);
+    for (uint32_t n = 0; n < COUNT; n++)
+        tasks[n] = sel_holder_begin(w->holder);
+    for (uint32_t n = COUNT; n > 1; n--) {
+        uint32_t other = (uint32_t)sel_prng_below(&prng, n);
+        struct sel_held_task *task = tasks[n - 1];
+        tasks[n - 1] = tasks[other];
+        tasks[other] = task;
+    }
+    for (uint32_t n = 0; n < COUNT; n++) {
+        end(w, tasks[n]);
+        if (n % 40 == 0)
+            talk(w);
+        if (n % 500 || n + 1 == COUNT)
+            continue;
+        struct sel_wire_item again = fake_task(tasks[n + 1]->id.lo, "T", SEL_STR("\xc0"));
+        again.delivery = 1;
+        fake_put(&w->broker, &again);
+        talk(w);
+        assert_null(sel_holder_begin(w->holder));
+        assert_int_equal(tasks[n + 1]->delivery, 1);
+    }
+    talk(w);
+    assert_true(sel_holder_is_empty(w->holder));
+    assert_int_equal(w->broker.total, COUNT);
+}
+
 static int make_and_take(void *ctx)
 {
     struct world *w = ctx;
@@ -581,6 +618,7 @@ int main(void)
         T(names_of_queues),
         T(bytes_are_credit_only_when_tasks_have_ended),
         T(many_tasks_leave_nothing_behind),
+        T(thousands_are_found_in_any_order),
         T(shortage_of_memory_at_the_start),
         T(a_task_that_cannot_be_kept_breaks_the_connection),
     };
