@@ -291,7 +291,7 @@ static int check_records(struct sel_str body, uint32_t count, struct sel_error *
 int sel_wire_decode_data(struct sel_str frame, struct sel_wire_head *ret_head,
                          struct sel_str *ret_records, struct sel_error *err)
 {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     struct sel_str body;
     if (frame.n > SEL_WIRE_MESSAGE_MAX)
         return REFUSE(err, SEL_ELIMIT, "DATA: %zu bytes, more than %zu", frame.n,
@@ -662,7 +662,7 @@ enum {
 
 int sel_wire_decode_beat(struct sel_str frame, struct sel_wire_beat *ret, struct sel_error *err)
 {
-    const uint8_t *p;
+    const uint8_t *p = NULL;
     struct sel_str body;
     int r = split_frame(frame, SEL_MESSAGE_BEAT, BEAT_HEAD_SIZE, &p, &body, err);
     if (r < 0)
