@@ -362,7 +362,7 @@ static int check_branch_nodes(struct scan *scan, const uint8_t *page)
     uint32_t count = node_count(page);
     int r = 0;
     for (uint32_t i = 0; i < count && r == 0; i++) {
-        uint64_t at;
+        uint64_t at = 0;
         r = find_node(scan, page, i, &at);
         if (r < 0)
             break;
