@@ -324,7 +324,7 @@ static int check_leaf_node(struct scan *scan, struct tree *tree, const uint8_t *
                            uint64_t key_end)
 {
     struct sel_journal_pages *pages = scan->pages;
-    uint64_t at, number = load(page + PAGE_NUMBER, 8);
+    uint64_t at = 0, number = load(page + PAGE_NUMBER, 8);
     int r = find_node(scan, page, i, &at);
     if (r < 0)
         return r;
