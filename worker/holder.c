@@ -395,7 +395,7 @@ static const char *failure_text(const char *error_class)
 }
 
 /* The DONE of a task that came again, from the copy that is kept for the broker. 0; SEL_ELIMIT or
- * SEL_ENOMEM; SEL_ENOTFOUND: it is settled, so the broker has decided it. */
+ * SEL_ENOMEM; SEL_ENOTFOUND: it is settled, and kept no more. */
 static int put_again(struct sel_holder *h, struct sel_held_task *task, uint64_t *ret)
 {
     const struct sel_outbox *out = &h->peer.session.out;
@@ -456,9 +456,14 @@ static bool pay_end(struct sel_holder *h, struct sel_held_task *task)
     uint64_t number = 0;
     int r = task->is_again ? put_again(h, task, &number) : put_own_end(h, task, &number);
     if (r == SEL_ENOTFOUND) {
-        list_remove(&h->owing, task);
-        free_task(h, task);
-        return true;
+        /* The broker has settled the end and wants the try again: it did not know the task then.
+         * There is nothing to be said anew, so whoever gets it next begins it. */
+        task->is_again = false;
+        task->done_number = 0;
+        task->end_type = SEL_RECORD_RETURN;
+        task->end_code = SEL_RETURN_NOT_BEGUN;
+        task->end_class = NULL;
+        r = put_own_end(h, task, &number);
     }
     if (r < 0)
         return false;

@@ -280,6 +280,32 @@ static void test_an_end_that_is_not_settled_is_said_for_the_new_delivery_too(voi
     assert_true(sel_holder_is_empty(w->holder));
 }
 
+/* The broker forgot the task, was told of its end, and got it from its producer once more. */
+static void test_a_try_that_comes_again_with_its_end_settled_is_returned(void **state)
+{
+    struct world *w = *state;
+    struct sel_wire_item again = fake_task(1, "T", SEL_STR("\xc0"));
+    give(w, 1);
+    w->broker.keeps = true;
+    end(w, sel_holder_begin(w->holder));
+    talk(w);
+    w->broker.keeps = false;
+    sel_session_settle(&w->broker.session, w->broker.session.in.arrived);
+    again.delivery = 1;
+    again.handle = 77;
+    fake_put(&w->broker, &again); /* goes with what is settled */
+    talk(w);
+    assert_int_equal(w->broker.end_count, 2);
+    assert_int_equal(w->broker.ends[1].type, SEL_RECORD_RETURN);
+    assert_int_equal(w->broker.ends[1].handle, 77);
+    assert_int_equal(w->broker.ends[1].delivery, 1);
+    assert_true(sel_holder_is_empty(w->holder));
+    again.delivery = 2;
+    fake_put(&w->broker, &again);
+    talk(w);
+    assert_non_null(sel_holder_begin(w->holder));
+}
+
 static void test_a_new_try_runs_beside_the_old_one(void **state)
 {
     struct world *w = *state;
@@ -606,6 +632,7 @@ int main(void)
         T(ends_come_again_in_a_new_session_until_they_are_settled),
         T(a_try_that_comes_again_is_not_begun_twice),
         T(an_end_that_is_not_settled_is_said_for_the_new_delivery_too),
+        T(a_try_that_comes_again_with_its_end_settled_is_returned),
         T(a_new_try_runs_beside_the_old_one),
         T(cancel),
         T(drain_returns_what_waits_and_takes_nothing_new),
