@@ -338,6 +338,8 @@ static void on_data(struct sel_broker *b, uint32_t connection, struct sel_str fr
     }
     s->heard_us = b->now.mono_us;
     sel_broker_session_note_settled(b, s);
+    if (count || head.flags & SEL_HEAD_ANSWER)
+        sel_broker_window_want(b, s);
     if (count) {
         s->records_in += (uint64_t)count;
         b->stats.records_in += (uint64_t)count;
@@ -399,7 +401,8 @@ int64_t sel_broker_turn(struct sel_broker *b, struct sel_broker_now now)
     sel_broker_results_drop(b);
     if (b->withheld && sel_broker_memory(b) < b->options.memory_max / 4 * 3)
         sel_broker_sessions_give_credit(b);
-    int64_t due_us = sel_broker_sessions_flush(b);
+    int64_t grow_us = sel_broker_windows_grow(b);
+    int64_t due_us = earliest(grow_us, sel_broker_sessions_flush(b));
     sel_broker_sessions_close_failed(b);
     due_us = earliest(due_us, sel_broker_timer_next(b));
     due_us = earliest(due_us, sel_broker_results_due_us(b));

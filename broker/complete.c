@@ -125,7 +125,8 @@ uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     if (task->state == SEL_TASK_ENDED || task->state == SEL_TASK_ALIAS)
         return batch_of_end(b, task); /* the first end counts */
-    bool is_current = item->try_count == task->try_count || task->flags & SEL_TASK_NO_RECORD;
+    bool is_current = item->try_count == task->try_count ||
+                      (task->flags & SEL_TASK_NO_RECORD && item->try_count > task->try_count);
     if (!is_current && item->code != SEL_OUTCOME_SUCCESS)
         return 0; /* of a try that was given up */
     int r;

@@ -156,7 +156,9 @@ struct sel_broker_session {
     uint32_t queue_cap;
     struct sel_settle_run *runs; /* a ring of those not committed */
     uint32_t run_head, run_count, run_cap;
-    bool in_runs;                              /* in `run_sessions` */
+    bool in_runs;          /* in `run_sessions` */
+    uint64_t window_bytes; /* producers: see window.c */
+    bool wants_window;
     uint64_t withheld_records, withheld_bytes; /* arrived; their credit waits for memory */
     uint64_t records_in, records_out;
     /* producers */
@@ -298,8 +300,12 @@ struct sel_broker {
     uint32_t emptying_task;                  /* the suspect, and its sequence */
     uint64_t emptying_sequence;
     int64_t emptying_until_us;
-    uint32_t withheld; /* sessions whose credit waits */
-    uint32_t failed;   /* sessions to be closed */
+    uint32_t withheld;       /* sessions whose credit waits */
+    uint32_t failed;         /* sessions to be closed */
+    uint64_t windows_bytes;  /* of all producers */
+    uint32_t windows_wanted; /* sessions that ask for a larger one */
+    uint64_t window_tokens;  /* bytes that windows may grow now */
+    int64_t window_tokens_us, window_look_us;
     int64_t lease_check_us, turned_us;
 
     struct sel_note *notes;
@@ -460,6 +466,14 @@ void sel_broker_sessions_forgive(struct sel_broker *b, int64_t us);
 int64_t sel_broker_sessions_flush(struct sel_broker *b); /* when it wants to go on */
 /* An ERROR to a connection, best effort. */
 void sel_broker_error(struct sel_broker *b, uint32_t connection, const struct sel_wire_error *e);
+
+/* ---- window.c: how much producers may send unasked ---- */
+void sel_broker_window_open(struct sel_broker *b, struct sel_broker_session *s);
+void sel_broker_window_close(struct sel_broker *b, struct sel_broker_session *s);
+/* It has used some of its window, or asks for more. */
+void sel_broker_window_want(struct sel_broker *b, struct sel_broker_session *s);
+/* Lets windows grow; when it wants to go on with that. */
+int64_t sel_broker_windows_grow(struct sel_broker *b);
 
 /* ---- result.c ---- */
 /* The task ends here and now, for all who wait for it. `payload` is copied; not b->scratch. 0;

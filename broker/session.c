@@ -94,6 +94,7 @@ struct sel_broker_session *sel_broker_session_new(struct sel_broker *b, struct s
     s->pending_first = s->pending_last = s->task_first = SEL_NONE;
     sel_session_init(&s->s, b->options.outbox_bytes_max, b->options.window_records,
                      b->options.window_bytes);
+    sel_broker_window_open(b, s);
     (void)sel_session_start(&s->s, (uint64_t)b->incarnation << 32 | ++b->session_counter);
     b->sessions[slot] = s;
     s->next_peer = *bucket_of(b, peer);
@@ -200,6 +201,7 @@ void sel_broker_session_end(struct sel_broker *b, struct sel_broker_session *s, 
         remove_from(b->run_sessions, &b->run_session_count, s->slot);
     b->withheld -= s->withheld_records > 0;
     b->failed -= s->is_failed;
+    sel_broker_window_close(b, s);
     while (s->task_first != SEL_NONE) {
         uint32_t task = s->task_first;
         struct sel_task_entry *entry = sel_broker_task_at(b, task);

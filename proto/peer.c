@@ -478,6 +478,18 @@ static enum sel_peer_action say_goodbye(struct sel_peer *peer, int64_t now_us, s
     return SEL_PEER_SEND;
 }
 
+/* Records wait for credit, and the broker has not been told so since it gave some: with many peers
+ * it gives little to those that do not ask. */
+static bool wants_credit(struct sel_peer *peer)
+{
+    const struct sel_outbox *out = &peer->session.out;
+    uint64_t credit = out->credit_records + out->credit_bytes;
+    if (out->sent + 1 >= out->next || sel_outbox_has_due(out) || peer->asked_credit == credit)
+        return false;
+    peer->asked_credit = credit;
+    return true;
+}
+
 static enum sel_peer_action poll_open(struct sel_peer *peer, int64_t now_us, struct sel_buf *out)
 {
     if (now_us >= silent_us(peer)) {
@@ -489,7 +501,7 @@ static enum sel_peer_action poll_open(struct sel_peer *peer, int64_t now_us, str
         peer->owes_since_us = INT64_MAX;
     else if (peer->owes_since_us == INT64_MAX)
         peer->owes_since_us = now_us;
-    bool ask = now_us >= ask_us(peer);
+    bool ask = now_us >= ask_us(peer) || wants_credit(peer);
     if (debt == SEL_OWES_NOW || ask ||
         (debt == SEL_OWES_LATER &&
          (peer->must_say_goodbye || now_us - peer->owes_since_us >= ACK_DELAY_US)))

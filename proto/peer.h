@@ -93,6 +93,7 @@ struct sel_peer {
     int64_t starved_us;    /* no memory for a frame: not polled again before */
     uint64_t settling;     /* in ops->record: what will be settled when all are handed out */
     uint32_t unanswered;   /* how often we have asked, or said HELLO, since we heard anything */
+    uint64_t asked_credit; /* more than this was asked for */
     bool expects;          /* something is waited for: silence means trouble */
     bool serves_nothing;   /* see sel_peer_serve */
     bool must_say_goodbye;
