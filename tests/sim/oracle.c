@@ -195,7 +195,8 @@ static uint32_t run_of_result(struct sel_run *run, const struct sel_deed *deed,
 /* Whether a worker may have died with it. What was delivered and not begun counts too. */
 static bool has_been_lost(const struct sel_run *run, const struct sel_deed *deed)
 {
-    if (sel_scenario_has(&run->scenario, SEL_MODE_CRASH))
+    if (sel_scenario_has(&run->scenario, SEL_MODE_CRASH) ||
+        sel_scenario_has(&run->scenario, SEL_MODE_LEAVE)) /* its GOODBYE may be lost */
         return true;
     for (uint32_t i = 0; i < run->scenario.worker_count; i++)
         for (uint32_t m = 0; m < run->workers[i].member_count; m++)
