@@ -127,6 +127,8 @@ void sel_server_start(struct sel_run *run, int64_t delay_us)
     if (server->process.is_up || server->is_starting)
         return;
     server->is_starting = true;
+    if (!run->scenario.has_journal && delay_us < 1000000)
+        delay_us += 1000000; /* its incarnation is the second in which it starts */
     sel_world_plan(&run->world, run->world.now_us + delay_us, start, NULL, server->process.life, 0);
 }
 
