@@ -399,6 +399,8 @@ int64_t sel_broker_turn(struct sel_broker *b, struct sel_broker_now now)
     sel_broker_log_check_room(b);
     sel_broker_dispatch(b);
     sel_broker_results_drop(b);
+    if (b->withheld && sel_broker_memory(b) >= b->options.memory_max / 4 * 3)
+        sel_broker_sessions_trim(b);
     if (b->withheld && sel_broker_memory(b) < b->options.memory_max / 4 * 3)
         sel_broker_sessions_give_credit(b);
     int64_t grow_us = sel_broker_windows_grow(b);

@@ -301,6 +301,7 @@ struct sel_broker {
     uint64_t emptying_sequence;
     int64_t emptying_until_us;
     uint32_t withheld;       /* sessions whose credit waits */
+    int64_t trim_us;         /* outboxes are not trimmed again before */
     uint32_t failed;         /* sessions to be closed */
     uint64_t windows_bytes;  /* of all producers */
     uint32_t windows_wanted; /* sessions that ask for a larger one */
@@ -460,6 +461,8 @@ void sel_broker_sessions_close_failed(struct sel_broker *b);
 /* What the peer has settled: results may be dropped. */
 void sel_broker_session_note_settled(struct sel_broker *b, struct sel_broker_session *s);
 void sel_broker_sessions_give_credit(struct sel_broker *b);
+/* Memory is short: outboxes give back what they do not use. */
+void sel_broker_sessions_trim(struct sel_broker *b);
 void sel_broker_sessions_check_leases(struct sel_broker *b);
 /* The broker itself stood still for so long: nobody is blamed for it. */
 void sel_broker_sessions_forgive(struct sel_broker *b, int64_t us);

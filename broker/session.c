@@ -2,6 +2,8 @@
 #include "broker/internal.h"
 #include "core/mem.h"
 
+#define TRIM_EVERY_US 100000
+#define TRIM_BYTES_MIN 4096
 #define PEER_BUCKETS 16384u
 #define SEND_BYTES_MAX ((size_t)256 << 10) /* records in one message */
 #define SENDS_MAX 16                       /* messages to one peer in a turn */
@@ -392,6 +394,23 @@ void sel_broker_sessions_committed(struct sel_broker *b)
 }
 
 /* ---- credit ---- */
+
+/* What outboxes have grown to in a burst they keep, as the next one comes soon; unless others have
+ * to wait for that memory. */
+void sel_broker_sessions_trim(struct sel_broker *b)
+{
+    if (b->now.mono_us < b->trim_us)
+        return;
+    b->trim_us = b->now.mono_us + TRIM_EVERY_US;
+    for (uint32_t i = 0; i < b->session_count; i++) {
+        struct sel_broker_session *s = b->sessions[i];
+        if (!s || s->s.out.cap - (s->s.out.end - s->s.out.head) < TRIM_BYTES_MIN)
+            continue;
+        sel_outbox_trim(&s->s.out);
+        b->sessions_bytes += s->s.out.cap - s->outbox_bytes;
+        s->outbox_bytes = s->s.out.cap;
+    }
+}
 
 void sel_broker_sessions_give_credit(struct sel_broker *b)
 {
