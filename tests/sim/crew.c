@@ -396,8 +396,10 @@ static void bury(struct sel_run *run, struct sel_worker *worker)
 {
     for (uint32_t i = 0; i < run->oracle.run_count; i++) {
         struct sel_execution *e = &run->oracle.runs[i];
-        if (e->member->worker == worker && e->life == worker->process.life &&
-            e->state != SEL_RUN_SETTLED) {
+        if (e->member->worker != worker || e->life != worker->process.life)
+            continue;
+        e->lapsed_us = e->member->lapsed_us;
+        if (e->state != SEL_RUN_SETTLED) {
             bool was_going = e->state == SEL_RUN_GOING;
             e->state = SEL_RUN_DEAD;
             if (was_going)

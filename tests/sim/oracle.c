@@ -53,6 +53,15 @@ static bool has_lapsed(const struct sel_run *run, const struct sel_member *membe
            run->world.now_us - heard_us >= lease_us;
 }
 
+/* Whether the session of a run may have been given up. */
+static bool run_has_lapsed(const struct sel_run *run, const struct sel_execution *e,
+                           int64_t since_us)
+{
+    if (e->life != e->member->worker->process.life)
+        return e->lapsed_us && e->lapsed_us >= since_us;
+    return has_lapsed(run, e->member, since_us);
+}
+
 /* ---- what is heard ---- */
 
 static void note_heard(struct sel_run *run, struct sel_member *member)
@@ -364,7 +373,7 @@ static bool is_released(const struct sel_run *run, const struct sel_deed *deed,
     /* A CANCEL is not kept: another life of the broker may know nothing of it. */
     bool is_cancelled = e->ended_us && e->code == SEL_OUTCOME_CANCELLED;
     return e->state == SEL_RUN_DEAD || is_cancelled || has_failed(run, deed, e->try_count) ||
-           has_lapsed(run, e->member, deed->submitted_us) ||
+           run_has_lapsed(run, e, deed->submitted_us) ||
            is_forgotten(run, deed, deed->submitted_us);
 }
 
@@ -388,7 +397,7 @@ static void check_again(struct sel_run *run, const struct sel_deed *deed,
     if (deed->key && is_forgiven(run, deed, 0))
         return; /* the result may be that of another id: the key was lost */
     for (uint32_t i = deed->last_run; i; i = oracle->runs[i - 1].before)
-        if (has_lapsed(run, oracle->runs[i - 1].member, deed->submitted_us))
+        if (run_has_lapsed(run, &oracle->runs[i - 1], deed->submitted_us))
             return; /* one that was given up ended it; who has it now may not have been told */
     /* what was not settled when the broker died may be said and done again */
     bool was_kept = deed->settled_us && deed->settled_us <= deed->success_us;

@@ -83,6 +83,7 @@ struct sel_execution {
     uint64_t life; /* of its process */
     uint16_t try_count, delivery;
     int64_t begun_us, ended_us;
+    int64_t lapsed_us; /* as its member's, when the process ended */
     uint32_t code;
     enum sel_run_state state;
 };
