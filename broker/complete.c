@@ -109,7 +109,13 @@ static int retry(struct sel_broker *b, uint32_t i, uint64_t countdown_us)
     task->try_count++;
     task->delivery = 0;
     b->stats.retried++;
-    return sel_broker_timer_add(b, i, b->now.mono_us + wait) ? 0 : SEL_ENOMEM; /* has room */
+    if (task->level == SEL_LEVEL_MEMORY)
+        return sel_broker_timer_add(b, i, b->now.mono_us + wait) ? 0 : SEL_ENOMEM; /* has room */
+    /* Nobody has a try of which the next broker would not know: it would deliver it anew. */
+    task->at_us = b->now.mono_us + wait;
+    sel_broker_task_set_state(b, i, SEL_TASK_HELD);
+    sel_broker_log_effect(b, i, SEL_EFFECT_ENQUEUE);
+    return 0;
 }
 
 uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,

@@ -22,7 +22,7 @@ static void refuse(struct sel_broker *b, uint32_t connection, uint64_t n, enum s
 
 /* ---- what a worker still has ---- */
 
-/* It has ended meanwhile: what the worker does would not count. */
+/* It has ended meanwhile, or another worker has it: what this one does is not needed. */
 static void decline(struct sel_broker *b, struct sel_broker_session *s,
                     const struct sel_wire_held *held)
 {
@@ -57,22 +57,26 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
         break;
     case SEL_TASK_QUEUED:
     case SEL_TASK_WAITING:
+    case SEL_TASK_HELD:
         if (held->try_count < task->try_count)
             return;
         if (task->state == SEL_TASK_QUEUED)
             sel_broker_queue_remove(b, i);
-        else
+        else if (task->state == SEL_TASK_WAITING)
             sel_broker_timer_remove(b, i);
         break;
     case SEL_TASK_DELIVERED: {
+        if (task->holder == s->slot)
+            return; /* a session that goes on has it still */
         bool is_own = old && task->holder == old->slot;
-        if (is_own ? held->try_count < task->try_count : held->try_count <= task->try_count)
+        if (is_own ? held->try_count < task->try_count : held->try_count <= task->try_count) {
+            if (!is_own)
+                decline(b, s, held); /* else it would run on when the one that has it is lost */
             return;
+        }
         sel_broker_task_detach(b, i); /* from the session before, or from who had an earlier try */
         break;
     }
-    case SEL_TASK_HELD:
-        break;
     case SEL_TASK_ENDED:
         decline(b, s, held);
         return;

@@ -283,7 +283,7 @@ static void describe(struct sel_broker *b, const struct sel_task_entry *task,
     m->try_count = task->try_count;
     m->lost = task->lost;
     m->suspected = task->suspected;
-    if (task->state == SEL_TASK_WAITING)
+    if (task->state == SEL_TASK_WAITING || task->state == SEL_TASK_HELD)
         m->unix_us = b->now.unix_us + (task->at_us - b->now.mono_us);
 }
 
@@ -430,6 +430,14 @@ static void refused(struct sel_broker *b, int result)
                    "error=\"%s\" submits are refused until there is room", sel_error_text(result));
 }
 
+/* Without memory to wait it runs early. */
+static void wait_or_queue(struct sel_broker *b, uint32_t i)
+{
+    int64_t due_us = sel_broker_task_at(b, i)->at_us;
+    if (due_us <= b->now.mono_us || !sel_broker_timer_add(b, i, due_us))
+        sel_broker_queue_push(b, i);
+}
+
 static void run_effects(struct sel_broker *b, struct sel_log_batch *batch)
 {
     for (uint32_t i = 0; i < batch->effect_count; i++) {
@@ -440,7 +448,7 @@ static void run_effects(struct sel_broker *b, struct sel_log_batch *batch)
         if (e.kind == SEL_EFFECT_ENDED && task->state == SEL_TASK_ENDED)
             sel_broker_task_release(b, e.task);
         else if (e.kind == SEL_EFFECT_ENQUEUE && task->state == SEL_TASK_HELD)
-            sel_broker_queue_push(b, e.task);
+            wait_or_queue(b, e.task);
     }
 }
 

@@ -102,11 +102,23 @@ static bool is_over(const struct sel_broker *b)
                b->options.result_ttl_us;
 }
 
+/* The next one is likely to be dropped with the next end, the one behind it after that: they have
+ * not been looked at for long, and lie all over the memory. */
+static void prefetch_next(const struct sel_broker *b)
+{
+    if (b->result_first == SEL_NONE)
+        return;
+    const struct sel_task_entry *next = sel_broker_task_at(b, b->result_first);
+    sel_broker_task_prefetch_id(b, next->id);
+    if (next->next != SEL_NONE)
+        sel_broker_task_prefetch(b, next->next);
+}
+
 void sel_broker_results_drop(struct sel_broker *b)
 {
     while (b->result_first != SEL_NONE && is_over(b)) {
         uint32_t i = take_oldest(b);
-        sel_broker_task_prefetch(b, b->result_first); /* likely to be next */
+        prefetch_next(b);
         if (sel_broker_task_at(b, i)->pins > 0)
             continue; /* somebody asked again: kept until they have heard it */
         sel_broker_task_forget(b, i);

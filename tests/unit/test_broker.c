@@ -402,6 +402,34 @@ static void test_a_broker_restart_runs_nothing_again_that_a_worker_holds(void **
     }
 }
 
+static void test_a_connection_that_breaks_runs_nothing_again(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, true);
+    start_worker(&w, 20);
+    submit(&w, 1, 20, SEL_LEVEL_COMMIT);
+    run(&w, 50000);
+    struct sel_held_task *tasks[20];
+    for (int i = 0; i < 20; i++)
+        assert_non_null(tasks[i] = sel_holder_begin(w.worker));
+    for (int i = 0; i < 3; i++) {
+        sel_peer_broken(sel_holder_peer(w.worker), w.now_us);
+        run(&w, 6000000);
+        assert_int_equal(sel_holder_running(w.worker), 20);
+        assert_null(sel_holder_begin(w.worker));
+        for (int k = 0; k < 20; k++)
+            assert_false(tasks[k]->is_cancelled);
+    }
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(
+            sel_holder_end(w.worker, tasks[i], SEL_OUTCOME_SUCCESS, 0, SEL_STR("\xa2ok")), 0);
+    run(&w, 50000);
+    assert_int_equal(w.finished, 20);
+    assert_int_equal(stats_of(&w).put_back, 0);
+    world_done(&w);
+}
+
 static void test_tasks_of_a_dead_worker_go_to_another_in_their_order(void **state)
 {
     (void)state;
@@ -636,6 +664,7 @@ int main(void)
         cmocka_unit_test(test_nothing_is_settled_before_it_is_committed),
         cmocka_unit_test(test_a_committed_task_survives_the_loss_of_power),
         cmocka_unit_test(test_a_broker_restart_runs_nothing_again_that_a_worker_holds),
+        cmocka_unit_test(test_a_connection_that_breaks_runs_nothing_again),
         cmocka_unit_test(test_tasks_of_a_dead_worker_go_to_another_in_their_order),
         cmocka_unit_test(test_priorities_go_first),
         cmocka_unit_test(test_countdowns_and_retries_wait),
