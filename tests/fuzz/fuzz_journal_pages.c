@@ -16,7 +16,8 @@ static int read_file(void *ctx, uint64_t offset, void *p, size_t n)
 {
     const struct file *file = ctx;
     SEL_ASSERT(offset <= file->n && n <= file->n - offset); /* asked for within `size` only */
-    memcpy(p, file->p + offset, n);
+    if (n)                                                  /* an empty value has no buffer */
+        memcpy(p, file->p + offset, n);
     return 0;
 }
 
