@@ -480,6 +480,10 @@ int sel_journal_pages_load(const struct sel_journal_pages *pages, uint32_t i, st
         return damage(pages, err, "batch %" PRIu64 " has %" PRIu32 " bytes", place->key,
                       place->size);
     sel_buf_clear(buf);
+    if (n == 0) { /* no entry of a journal, but that is for the caller to say */
+        *ret = SEL_STR("");
+        return 0;
+    }
     if (!sel_buf_reserve(buf, n))
         return sel_error_set(err, SEL_ENOMEM, nowhere, "%s", sel_error_text(SEL_ENOMEM));
     int r = read_at(pages, place->offset - skip, buf->p, n, err);
