@@ -1,12 +1,14 @@
 #include "core/hash.h"
 
+#include <endian.h>
+
 #include "core/error.h"
 #include "core/mem.h"
 
 /* Multiply-and-fold over 16 bytes at a time, the construction of wyhash (Wang Yi, public domain):
  * the 128-bit product of two words, folded, lets every bit of both reach every bit of the result.
- * The constants are odd and random. Values depend on the byte order of the machine: never store
- * or send them. */
+ * The constants are odd and random. Words are little-endian on every machine, since digests made of
+ * it are kept in journals: it never changes. */
 #define HASH_K0 UINT64_C(0x2d358dccaa6c78a5)
 #define HASH_K1 UINT64_C(0x8bb84b93962eacc9)
 #define HASH_K2 UINT64_C(0x4b33a62ed433d4a3)
@@ -21,7 +23,7 @@ static uint64_t load64(const uint8_t *p)
 {
     uint64_t word;
     memcpy(&word, p, sizeof(word));
-    return word;
+    return le64toh(word);
 }
 
 /* Up to 8 bytes as one word; unambiguous together with `n`. */
@@ -29,7 +31,7 @@ static uint64_t load_tail(const uint8_t *p, size_t n)
 {
     uint64_t word = 0;
     memcpy(&word, p, n);
-    return word;
+    return le64toh(word);
 }
 
 uint64_t sel_hash_bytes(const void *p, size_t n, uint64_t seed)

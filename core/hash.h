@@ -9,6 +9,8 @@
 
 #include "core/str.h"
 
+/* The same on every machine and in every version: digests made of it are kept in journals. No
+ * protection against who can choose the bytes, but for a secret seed. */
 uint64_t sel_hash_bytes(const void *p, size_t n, uint64_t seed);
 
 struct sel_map_slot;

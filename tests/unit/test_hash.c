@@ -22,6 +22,15 @@ static void test_each_bit_of_the_input_changes_the_hash(void **state)
     }
 }
 
+/* Journals hold digests: another value for the same bytes is another format. */
+static void test_values_are_frozen(void **state)
+{
+    (void)state;
+    const char *text = "a digest of more than sixteen bytes";
+    assert_int_equal(sel_hash_bytes("selinon", 7, 0), UINT64_C(0xeb9a5c53e62e21e4));
+    assert_int_equal(sel_hash_bytes(text, strlen(text), 1), UINT64_C(0xaa22e1f8bf61e556));
+}
+
 static void test_a_map_finds_what_was_added(void **state)
 {
     (void)state;
@@ -101,6 +110,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_bit_of_the_input_changes_the_hash),
+        cmocka_unit_test(test_values_are_frozen),
         cmocka_unit_test(test_a_map_finds_what_was_added),
         cmocka_unit_test(test_adding_again_changes_nothing),
         cmocka_unit_test(test_empty_and_binary_keys_are_keys),
