@@ -2,6 +2,7 @@
 #include "broker/broker.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include "client/producer.h"
 #include "core/mem.h"
@@ -39,11 +40,12 @@ struct world {
     uint32_t last_code;
     char last_payload[64];
     bool hold_commits;
+    int64_t fail_at; /* the allocation of the broker that fails next; 0: none */
 };
 
 static void fifo_put(struct fifo *f, struct sel_str bytes)
 {
-    struct frame *frame = sel_mem_alloc(sizeof(*frame) + bytes.n);
+    struct frame *frame = malloc(sizeof(*frame) + bytes.n); /* not among those that fail */
     assert_non_null(frame);
     frame->next = NULL;
     frame->n = bytes.n;
@@ -65,7 +67,7 @@ static struct frame *fifo_take(struct fifo *f)
 static void fifo_clear(struct fifo *f)
 {
     for (struct frame *frame; (frame = fifo_take(f));)
-        sel_mem_free(frame);
+        free(frame);
 }
 
 static int on_send(void *ctx, uint32_t connection, struct sel_str frame)
@@ -170,7 +172,7 @@ static void commit(struct world *w)
 static void pump_producer(struct world *w)
 {
     struct sel_buf out = {0};
-    for (struct frame *frame; (frame = fifo_take(&w->to_producer)); sel_mem_free(frame))
+    for (struct frame *frame; (frame = fifo_take(&w->to_producer)); free(frame))
         sel_producer_receive(w->producer, (struct sel_str){(char *)frame->bytes, frame->n},
                              w->now_us);
     for (;;) {
@@ -181,7 +183,9 @@ static void pump_producer(struct world *w)
             w->producer_connection = ++w->connections;
             fifo_clear(&w->to_producer);
         } else if (w->broker) {
+            sel_mem_fail_at(w->fail_at);
             sel_broker_receive(w->broker, w->producer_connection, sel_buf_str(&out), now_of(w));
+            sel_mem_fail_at(0);
         }
     }
     sel_buf_done(&out);
@@ -190,7 +194,7 @@ static void pump_producer(struct world *w)
 static void pump_worker(struct world *w)
 {
     struct sel_buf out = {0};
-    for (struct frame *frame; (frame = fifo_take(&w->to_worker)); sel_mem_free(frame))
+    for (struct frame *frame; (frame = fifo_take(&w->to_worker)); free(frame))
         sel_holder_receive(w->worker, (struct sel_str){(char *)frame->bytes, frame->n}, w->now_us);
     for (;;) {
         enum sel_peer_action action = sel_holder_poll(w->worker, w->now_us, &out);
@@ -200,7 +204,9 @@ static void pump_worker(struct world *w)
             w->worker_connection = ++w->connections;
             fifo_clear(&w->to_worker);
         } else if (w->broker) {
+            sel_mem_fail_at(w->fail_at);
             sel_broker_receive(w->broker, w->worker_connection, sel_buf_str(&out), now_of(w));
+            sel_mem_fail_at(0);
         }
     }
     sel_buf_done(&out);
@@ -215,7 +221,9 @@ static void run(struct world *w, int64_t us)
         if (w->worker)
             pump_worker(w);
         if (w->broker) {
+            sel_mem_fail_at(w->fail_at);
             (void)sel_broker_turn(w->broker, now_of(w));
+            sel_mem_fail_at(0);
             if (w->journal)
                 commit(w);
         }
@@ -629,6 +637,47 @@ static void test_a_full_journal_stops_submits_and_they_go_on(void **state)
     world_done(&w);
 }
 
+/* Whatever allocation fails, and however often: what was acknowledged is there, and all of it ends
+ * once, when there is memory again. */
+static void test_no_memory_loses_nothing(void **state)
+{
+    (void)state;
+    for (int64_t n = 1; n <= 40; n++) {
+        struct world w;
+        world_init(&w, n % 2);
+        start_worker(&w, 100);
+        run(&w, 20000);
+        submit(&w, 1, 150, SEL_LEVEL_DEFAULT);
+        for (uint64_t i = 1; i <= 3; i++) {
+            struct sel_wire_item item = submit_item(&w, 150 + i, 0);
+            item.idempotency_key = SEL_STR("once");
+            assert_int_equal(sel_producer_submit(w.producer, &item, NULL, true), 0);
+        }
+        w.fail_at = n;
+        run(&w, 30000);
+        uint32_t acknowledged = w.settled;
+        work(&w, 40, SEL_OUTCOME_SUCCESS);
+        run(&w, 30000);
+        w.fail_at = 0;
+        if (n % 2) { /* what was said to be kept is kept */
+            sel_journal_disk_cut(w.disk);
+            stop_broker(&w);
+            start_broker(&w);
+            struct sel_broker_stats stats = stats_of(&w);
+            assert_true(stats.tasks + 2 >= acknowledged); /* two are other names of one */
+        }
+        for (int i = 0; i < 600 && w.finished < 153; i++) {
+            run(&w, 50000);
+            work(&w, 1000, SEL_OUTCOME_SUCCESS);
+        }
+        run(&w, 100000);
+        assert_int_equal(w.finished, 153);
+        assert_int_equal(w.settled, 153);
+        assert_int_equal(w.refused, 0);
+        world_done(&w);
+    }
+}
+
 static void test_hostile_frames_harm_nothing(void **state)
 {
     (void)state;
@@ -672,6 +721,7 @@ int main(void)
         cmocka_unit_test(test_memory_is_bounded),
         cmocka_unit_test(test_the_journal_is_compacted),
         cmocka_unit_test(test_a_full_journal_stops_submits_and_they_go_on),
+        cmocka_unit_test(test_no_memory_loses_nothing),
         cmocka_unit_test(test_hostile_frames_harm_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
