@@ -79,7 +79,9 @@ const struct sel_broker_setting sel_broker_settings[] = {
     {"window_records", SEL_BROKER_COUNT, OPTION(window_records), "65536", 1, 100000000,
      .help = "records that a peer may send before the broker has worked on them"},
     {"window_bytes", SEL_BROKER_SIZE, OPTION(window_bytes), "8MiB", 4096, TIB,
-     .help = "the same in bytes, at least record_max"},
+     .help = "the same in bytes, at least record_max; when the windows of all producers add up to "
+             "half of "
+             "memory_max, further ones begin with 64 KiB and get as much as they ask for"},
     {"outbox_bytes_max", SEL_BROKER_SIZE, OPTION(outbox_bytes_max), "16MiB", 4096, TIB,
      .help = "bytes that are kept for a peer until it has settled them; then it gets no more"},
     {"batch_bytes_max", SEL_BROKER_SIZE, OPTION(batch_bytes_max), "1MiB", 4096, 32 * MIB,
