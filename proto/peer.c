@@ -376,6 +376,7 @@ static enum sel_peer_action say_hello(struct sel_peer *peer, int64_t now_us, str
         .serves_all = !peer->serves_nothing,
         .slots = options->slots,
         .window = options->window,
+        .flows = options->flows,
         .held = sel_buf_str(&peer->held),
         .crashed = options->crashed,
         .config_version = options->config_version,

@@ -54,24 +54,35 @@ static const struct {
     const char *name;
     unsigned ways;
     bool needs_id, needs_queue, needs_task;
+    uint16_t must; /* flags that must be understood and are */
     uint32_t code_max;
 } record_rules[SEL_RECORD_END] = {
     [SEL_RECORD_QUEUE] = {"QUEUE", FROM_PRODUCER | TO_PRODUCER | FROM_WORKER | TO_WORKER,
                           .needs_queue = true},
     [SEL_RECORD_SUBMIT] = {"SUBMIT", FROM_PRODUCER, .needs_id = true, .needs_queue = true,
-                           .needs_task = true},
+                           .needs_task = true, .must = SEL_ITEM_FLOW | SEL_ITEM_ALL},
     [SEL_RECORD_REFUSED] = {"REFUSED", TO_PRODUCER, .code_max = UINT32_MAX},
     [SEL_RECORD_RESULT] = {"RESULT", TO_PRODUCER, .needs_id = true, .code_max = UINT32_MAX},
     [SEL_RECORD_TASK] = {"TASK", TO_WORKER, .needs_id = true, .needs_queue = true,
-                         .needs_task = true},
+                         .needs_task = true,
+                         .must = SEL_ITEM_FLOW | SEL_ITEM_HISTORY | SEL_ITEM_THROTTLED},
     [SEL_RECORD_DONE] = {"DONE", FROM_WORKER, .needs_id = true, .code_max = SEL_OUTCOME_FATAL},
     [SEL_RECORD_RETURN] = {"RETURN", FROM_WORKER, .needs_id = true,
-                           .code_max = SEL_RETURN_NO_RESOURCES},
+                           .code_max = SEL_RETURN_THROTTLED},
     [SEL_RECORD_CANCEL] = {"CANCEL", FROM_PRODUCER | TO_WORKER, .needs_id = true,
                            .code_max = UINT32_MAX},
     [SEL_RECORD_CANCELLED] = {"CANCELLED", FROM_WORKER, .needs_id = true, .code_max = UINT32_MAX},
     [SEL_RECORD_WANT] = {"WANT", FROM_WORKER, .needs_queue = true, .code_max = 1},
-    [SEL_RECORD_WATCH] = {"WATCH", FROM_PRODUCER, .needs_id = true},
+    [SEL_RECORD_WATCH] = {"WATCH", FROM_PRODUCER, .needs_id = true, .must = SEL_ITEM_ALL},
+    [SEL_RECORD_DECIDE] = {"DECIDE", FROM_WORKER, .needs_id = true, .must = SEL_ITEM_MORE},
+    [SEL_RECORD_STATE] = {"STATE", FROM_WORKER | TO_WORKER, .needs_id = true, .must = SEL_ITEM_MORE,
+                          .code_max = UINT32_MAX},
+    [SEL_RECORD_EVENTS] = {"EVENTS", TO_WORKER, .needs_id = true, .must = SEL_ITEM_MORE,
+                           .code_max = UINT32_MAX},
+    [SEL_RECORD_ENDED] = {"ENDED", TO_WORKER, .needs_id = true, .must = SEL_ITEM_CONSUMED,
+                          .code_max = SEL_OUTCOME_CANCELLED},
+    [SEL_RECORD_LIVE] = {"LIVE", TO_WORKER, .needs_id = true, .code_max = UINT32_MAX},
+    [SEL_RECORD_VOID] = {"VOID", FROM_WORKER, .must = FLAGS_MUST, .code_max = UINT32_MAX},
 };
 
 static const char *const message_names[SEL_MESSAGE_END] = {
@@ -101,6 +112,7 @@ static const struct {
     const char *name;
     uint16_t size;
     bool may_be_empty;
+    bool is_bytes; /* up to the size of a field */
 } field_rules[SEL_FIELD_END] = {
     [SEL_FIELD_TASK] = {"task", 0, false},
     [SEL_FIELD_COUNTDOWN] = {"countdown", 8, false},
@@ -115,6 +127,8 @@ static const struct {
     [SEL_FIELD_NAMESPACE] = {"namespace", 0, true},
     [SEL_FIELD_ROOT] = {"root", 16, false},
     [SEL_FIELD_PARENT] = {"parent", 16, false},
+    [SEL_FIELD_SELECTIVE] = {"selective", 0, false, .is_bytes = true},
+    [SEL_FIELD_RUN] = {"run", SEL_WIRE_RUN_SIZE, false},
 };
 
 const char *sel_wire_record_name(unsigned type)
@@ -357,6 +371,8 @@ static int take_known_field(struct sel_wire_item *item, uint8_t tag, struct sel_
                             struct sel_error *err)
 {
     size_t size = field_rules[tag].size;
+    if (field_rules[tag].is_bytes)
+        return 0;
     if (size ? value.n != size : value.n > SEL_WIRE_NAME_MAX)
         return REFUSE(err, SEL_EFORMAT, "field %u (%s): %zu bytes", tag, field_rules[tag].name,
                       value.n);
@@ -378,6 +394,12 @@ static int take_known_field(struct sel_wire_item *item, uint8_t tag, struct sel_
         break;
     case SEL_FIELD_CONTENT_TYPE:
         item->content_type = value;
+        break;
+    case SEL_FIELD_LIMIT_KEY:
+        item->limit_key = value;
+        break;
+    case SEL_FIELD_SELECTIVE:
+        item->selective = value;
         break;
     default: /* kept in `fields` and handed on */
         break;
@@ -435,9 +457,9 @@ static int check_header(const struct sel_wire_item *item, struct sel_error *err)
                       SEL_WIRE_RECORD_MAX);
     if (item->type == 0 || item->type >= SEL_RECORD_END)
         return REFUSE(err, SEL_EUNSUPPORTED, "no record has the type %u", item->type);
-    if (item->flags & FLAGS_MUST)
-        return REFUSE(err, SEL_EUNSUPPORTED, "unknown flags 0x%x that must be understood",
-                      item->flags & FLAGS_MUST);
+    unsigned unknown = item->flags & FLAGS_MUST & ~(unsigned)record_rules[item->type].must;
+    if (unknown)
+        return REFUSE(err, SEL_EUNSUPPORTED, "unknown flags 0x%x that must be understood", unknown);
     return 0;
 }
 
@@ -448,6 +470,7 @@ static __attribute__((cold)) void clear_fields(struct sel_wire_item *item)
     item->countdown_us = 0;
     item->not_before_unix_us = 0;
     item->task = item->idempotency_key = item->content_type = none;
+    item->limit_key = item->selective = none;
     item->fields = item->payload = none;
 }
 
@@ -493,6 +516,76 @@ int sel_wire_next(struct sel_str *rest, struct sel_wire_item *ret, struct sel_er
     return r;
 }
 
+struct sel_str sel_wire_find_field(struct sel_str fields, uint8_t wanted)
+{
+    struct sel_str value;
+    uint8_t tag;
+    while (sel_wire_next_field(&fields, &tag, &value) > 0) {
+        if (tag == wanted)
+            return value;
+    }
+    return (struct sel_str){NULL, 0};
+}
+
+/* ---- runs of flows ---- */
+
+enum {
+    RUN_FLOW = 0,
+    RUN_ATTEMPT = 16,
+    RUN_ORDINAL = 20,
+    RUN_PARENTS = 24,
+    RUN_RETRIES = 28,
+    RUN_FLAGS = 30,
+    RUN_END = 32,
+};
+_Static_assert(RUN_END == SEL_WIRE_RUN_SIZE, "the table and the field have one size");
+
+bool sel_wire_find_run(struct sel_str fields, struct sel_wire_run *ret)
+{
+    struct sel_str value = sel_wire_find_field(fields, SEL_FIELD_RUN);
+    if (value.n != SEL_WIRE_RUN_SIZE)
+        return false;
+    *ret = (struct sel_wire_run){
+        .flow = sel_le_get_id(value.p + RUN_FLOW),
+        .attempt = sel_le_get32(value.p + RUN_ATTEMPT),
+        .ordinal = sel_le_get32(value.p + RUN_ORDINAL),
+        .parents_size = sel_le_get32(value.p + RUN_PARENTS),
+        .retries = sel_le_get16(value.p + RUN_RETRIES),
+        .flags = sel_le_get16(value.p + RUN_FLAGS),
+    };
+    return true;
+}
+
+void sel_wire_write_run(const struct sel_wire_run *run, uint8_t p[SEL_WIRE_RUN_SIZE])
+{
+    sel_le_put_id(p + RUN_FLOW, run->flow);
+    sel_le_put32(p + RUN_ATTEMPT, run->attempt);
+    sel_le_put32(p + RUN_ORDINAL, run->ordinal);
+    sel_le_put32(p + RUN_PARENTS, run->parents_size);
+    sel_le_put16(p + RUN_RETRIES, run->retries);
+    sel_le_put16(p + RUN_FLAGS, run->flags);
+}
+
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+/* 74 bits that depend on all bits of the arguments (the finaliser of SplitMix64, twice), below the
+ * flow's milliseconds. */
+struct sel_id sel_wire_run_id(struct sel_id flow, uint32_t attempt, uint32_t ordinal)
+{
+    uint64_t run = (uint64_t)attempt << 32 | ordinal;
+    uint64_t a = mix(flow.lo ^ mix(flow.hi ^ mix(run + UINT64_C(0x9e3779b97f4a7c15))));
+    uint64_t b = mix(a + flow.lo + UINT64_C(0x3c6ef372fe94f82a));
+    return (struct sel_id){
+        .hi = (flow.hi & ~UINT64_C(0xffff)) | UINT64_C(0x8000) | (b & 0xfff),
+        .lo = UINT64_C(0x8000000000000000) | a >> 2,
+    };
+}
+
 /* ---- records out ---- */
 
 void sel_wire_put_field(struct sel_buf *buf, uint8_t tag, struct sel_str value)
@@ -518,14 +611,16 @@ static size_t fields_size(const struct sel_wire_item *item)
         return item->fields.n;
     return text_field_size(item->task) + (item->countdown_us ? FIELD_HEADER_SIZE + 8 : 0) +
            (item->not_before_unix_us ? FIELD_HEADER_SIZE + 8 : 0) +
-           text_field_size(item->idempotency_key) + text_field_size(item->content_type);
+           text_field_size(item->idempotency_key) + text_field_size(item->limit_key) +
+           text_field_size(item->content_type) + text_field_size(item->selective);
 }
 
 size_t sel_wire_item_size(const struct sel_wire_item *item)
 {
     size_t size = fields_size(item);
     if (item->task.n > SEL_WIRE_NAME_MAX || item->idempotency_key.n > SEL_WIRE_NAME_MAX ||
-        item->content_type.n > SEL_WIRE_NAME_MAX || size > SEL_WIRE_RECORD_MAX ||
+        item->content_type.n > SEL_WIRE_NAME_MAX || item->limit_key.n > SEL_WIRE_NAME_MAX ||
+        item->selective.n > UINT16_MAX || size > SEL_WIRE_RECORD_MAX ||
         item->payload.n > SEL_WIRE_RECORD_MAX)
         return 0;
     size += SEL_WIRE_RECORD_SIZE + item->payload.n;
@@ -565,7 +660,9 @@ static uint8_t *write_fields(const struct sel_wire_item *item, uint8_t *p)
     p = write_number_field(p, SEL_FIELD_COUNTDOWN, item->countdown_us);
     p = write_number_field(p, SEL_FIELD_NOT_BEFORE, (uint64_t)item->not_before_unix_us);
     p = write_text_field(p, SEL_FIELD_IDEMPOTENCY_KEY, item->idempotency_key);
-    return write_text_field(p, SEL_FIELD_CONTENT_TYPE, item->content_type);
+    p = write_text_field(p, SEL_FIELD_LIMIT_KEY, item->limit_key);
+    p = write_text_field(p, SEL_FIELD_CONTENT_TYPE, item->content_type);
+    return write_text_field(p, SEL_FIELD_SELECTIVE, item->selective);
 }
 
 /* `size` is that of the whole record. */

@@ -60,6 +60,12 @@ enum sel_wire_record {
     SEL_RECORD_CANCELLED,
     SEL_RECORD_WANT,
     SEL_RECORD_WATCH,
+    SEL_RECORD_DECIDE, /* of a flow, as what follows: see proto/decision.h */
+    SEL_RECORD_STATE,
+    SEL_RECORD_EVENTS,
+    SEL_RECORD_ENDED,
+    SEL_RECORD_LIVE,
+    SEL_RECORD_VOID,
     SEL_RECORD_END,
 };
 
@@ -89,7 +95,12 @@ enum sel_wire_outcome {
 };
 
 /* `code` of RETURN. */
-enum sel_wire_return { SEL_RETURN_NOT_BEGUN, SEL_RETURN_UNKNOWN_TASK, SEL_RETURN_NO_RESOURCES };
+enum sel_wire_return {
+    SEL_RETURN_NOT_BEGUN,
+    SEL_RETURN_UNKNOWN_TASK,
+    SEL_RETURN_NO_RESOURCES,
+    SEL_RETURN_THROTTLED, /* a flow whose starts lie apart: fields limit key and countdown */
+};
 
 /* `code` of CANCEL to a worker, and of the CANCELLED that answers it. */
 enum sel_wire_cancel { SEL_CANCEL_UNWANTED, SEL_CANCEL_ENDED };
@@ -110,13 +121,23 @@ enum sel_wire_field {
     SEL_FIELD_NAMESPACE,
     SEL_FIELD_ROOT,
     SEL_FIELD_PARENT,
+    SEL_FIELD_SELECTIVE,
+    SEL_FIELD_RUN,
     SEL_FIELD_END,
 };
 
 #define SEL_HEAD_ANSWER 0x0001 /* flags of a head: the receiver sends a DATA at once */
 #define SEL_HEAD_RESEND 0x0002 /* records are missing: send all after `ack` again */
 
-#define SEL_ITEM_QUIET 0x0001 /* flags of a SUBMIT: no RESULT is wanted */
+/* Flags of records; those from 0x0100 on must be understood. */
+#define SEL_ITEM_QUIET 0x0001     /* SUBMIT: no RESULT is wanted */
+#define SEL_ITEM_UNCOUNTED 0x0002 /* DONE: the retry does not count as one */
+#define SEL_ITEM_FLOW 0x0100      /* SUBMIT, TASK: of a flow */
+#define SEL_ITEM_ALL 0x0200       /* SUBMIT, WATCH: the RESULT comes after detached work too */
+#define SEL_ITEM_HISTORY 0x0400   /* TASK: STATE, EVENTS, ENDED follow, then LIVE */
+#define SEL_ITEM_THROTTLED 0x0800 /* TASK: its start has been put off already */
+#define SEL_ITEM_MORE 0x1000      /* DECIDE, STATE, EVENTS: a piece, and not the last */
+#define SEL_ITEM_CONSUMED 0x2000  /* ENDED: the state has it already */
 
 /* "SUBMIT", "malformed", ...; "?" for unknown ones. */
 const char *sel_wire_record_name(unsigned type);
@@ -162,6 +183,8 @@ struct sel_wire_item {
     struct sel_str task;            /* field 1 */
     struct sel_str idempotency_key; /* field 6 */
     struct sel_str content_type;    /* field 10 */
+    struct sel_str limit_key;       /* field 8 */
+    struct sel_str selective;       /* field 14 */
     struct sel_str fields;          /* all of them, as they came or are to be sent on */
     struct sel_str payload;
     struct sel_str raw; /* the whole record as it came; encoding does not look at it */
@@ -193,6 +216,27 @@ int sel_wire_next_field(struct sel_str *fields, uint8_t *ret_tag, struct sel_str
 /* Appends a field; tags go up. For sel_wire_item.fields. At most UINT16_MAX bytes, or `buf` fails.
  */
 void sel_wire_put_field(struct sel_buf *buf, uint8_t tag, struct sel_str value);
+
+/* Field 15 of a TASK: which run of which flow it is, and how the payload is divided. */
+#define SEL_WIRE_RUN_SIZE 32
+#define SEL_RUN_KEEP 0x0001 /* a sub-flow: its parent wants the nodes that it ran */
+struct sel_wire_run {
+    struct sel_id flow; /* the parent flow of a sub-flow */
+    uint32_t attempt;   /* of that flow */
+    uint32_t ordinal;
+    uint32_t parents_size; /* bytes at the end of the payload, behind the arguments */
+    uint16_t retries;      /* tries before this one that count */
+    uint16_t flags;
+};
+/* A field by its tag; n == 0: there is none. */
+struct sel_str sel_wire_find_field(struct sel_str fields, uint8_t tag);
+/* The field in `fields`; false: there is none. */
+bool sel_wire_find_run(struct sel_str fields, struct sel_wire_run *ret);
+void sel_wire_write_run(const struct sel_wire_run *run, uint8_t p[SEL_WIRE_RUN_SIZE]);
+
+/* The id of a run as the broker and workers know it: derived, in the form of UUID version 8. Equal
+ * for equal arguments on every machine; a flow's own id cannot be one. */
+struct sel_id sel_wire_run_id(struct sel_id flow, uint32_t attempt, uint32_t ordinal);
 
 /* DATA under construction: begin, any number of records, end (which fills in the head). The buffer
  * may have something before. Errors stick in it. */
@@ -243,6 +287,7 @@ struct sel_wire_held {
     uint16_t delivery;
     bool is_done; /* in `held`: ended, its DONE comes again in this session. In `crashed`: its stack
                      overflowed */
+    bool is_run;  /* of a flow */
 };
 struct sel_wire_held sel_wire_held_at(struct sel_str held, uint32_t i);
 void sel_wire_put_held(struct sel_buf *buf, const struct sel_wire_held *held);
@@ -265,6 +310,7 @@ struct sel_wire_hello {
     bool serves_all; /* all of `queues`; `serves` is empty then */
     uint32_t slots;
     uint32_t window;
+    uint32_t flows;         /* that it takes at a time; 0: none */
     struct sel_str held;    /* see sel_wire_held_at */
     struct sel_str crashed; /* the same */
     uint32_t event_min, event_max;

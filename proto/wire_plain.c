@@ -8,6 +8,7 @@
 #define KEYS_MAX 64u      /* in a map that we read: it is searched key by key */
 #define PAIRS_MAX 24u     /* in a map that we write */
 #define HELD_FLAG_DONE 1u /* flags of a held task */
+#define HELD_FLAG_RUN 2u
 
 enum { HELD_ID = 0, HELD_HANDLE = 16, HELD_TRY = 24, HELD_DELIVERY = 26, HELD_FLAGS = 28 };
 _Static_assert(HELD_FLAGS + 4 == SEL_WIRE_HELD_SIZE, "the table and the size agree");
@@ -213,6 +214,7 @@ static void take_worker(struct map *map, struct sel_wire_hello *hello)
     hello->serves_all = take(map, "serves", SEL_LIST, false) == NULL;
     hello->slots = (uint32_t)take_number(map, "slots", SEL_WIRE_SLOTS_MAX, false);
     hello->window = take_u32(map, "window", false);
+    hello->flows = take_u32(map, "flows", false);
     hello->held =
         take_str(map, "held", SEL_BIN, SEL_WIRE_HELD_MAX * (size_t)SEL_WIRE_HELD_SIZE, false);
     if (hello->held.n % SEL_WIRE_HELD_SIZE)
@@ -398,6 +400,7 @@ struct sel_wire_held sel_wire_held_at(struct sel_str held, uint32_t i)
         .try_count = sel_le_get16(p + HELD_TRY),
         .delivery = sel_le_get16(p + HELD_DELIVERY),
         .is_done = sel_le_get32(p + HELD_FLAGS) & HELD_FLAG_DONE,
+        .is_run = sel_le_get32(p + HELD_FLAGS) & HELD_FLAG_RUN,
     };
 }
 
@@ -524,7 +527,8 @@ void sel_wire_put_held(struct sel_buf *buf, const struct sel_wire_held *held)
     sel_le_put64(bytes + HELD_HANDLE, held->handle);
     sel_le_put16(bytes + HELD_TRY, held->try_count);
     sel_le_put16(bytes + HELD_DELIVERY, held->delivery);
-    sel_le_put32(bytes + HELD_FLAGS, held->is_done ? HELD_FLAG_DONE : 0);
+    sel_le_put32(bytes + HELD_FLAGS,
+                 (held->is_done ? HELD_FLAG_DONE : 0) | (held->is_run ? HELD_FLAG_RUN : 0));
     sel_buf_put(buf, bytes, sizeof(bytes));
 }
 
@@ -539,6 +543,7 @@ static void add_worker(struct pairs *pairs, const struct sel_wire_hello *hello,
     }
     add_some_number(pairs, "slots", hello->slots);
     add_some_number(pairs, "window", hello->window);
+    add_some_number(pairs, "flows", hello->flows);
     add_some_bin(pairs, "held", hello->held);
     add_some_bin(pairs, "crashed", hello->crashed);
     if (hello->event_max)

@@ -16,10 +16,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MESSAGES = {"HELLO": 1, "WELCOME": 2, "DATA": 3, "ERROR": 4, "GOODBYE": 5, "BEAT": 6, "REDIRECT": 7,
             "QUERY": 8, "REPLY": 9}
 RECORDS = {"QUEUE": 1, "SUBMIT": 2, "REFUSED": 3, "RESULT": 4, "TASK": 5, "DONE": 6, "RETURN": 7,
-           "CANCEL": 8, "CANCELLED": 9, "WANT": 10, "WATCH": 11}
+           "CANCEL": 8, "CANCELLED": 9, "WANT": 10, "WATCH": 11, "DECIDE": 12, "STATE": 13, "EVENTS": 14,
+           "ENDED": 15, "LIVE": 16, "VOID": 17}
 FIELDS = {"task": 1, "countdown": 2, "not_before": 3, "deadline": 4, "expiry": 5,
           "idempotency_key": 6, "ordering_key": 7, "limit_key": 8, "trace": 9, "content_type": 10,
-          "namespace": 11, "root": 12, "parent": 13}
+          "namespace": 11, "root": 12, "parent": 13, "selective": 14, "run": 15}
 ID = "0198f3c2-7b1c-7001-8000-4a0000000007"
 ID2 = "0198f3c2-7b1d-7001-8000-4a0000000008"
 PEER = "8d1f2b54-9a3e-4c77-b6d0-52e1c09f7a11"
@@ -351,7 +352,7 @@ def data_vectors():
     watch = record({"type": "WATCH", "id": ID2})
     for name, wrong, refused, why in (
             ("type-0", record(dict(SUBMIT, type=0)), "unsupported", "no such type"),
-            ("type-12", record(dict(SUBMIT, type=12)), "unsupported", "no such type"),
+            ("type-18", record(dict(SUBMIT, type=18)), "unsupported", "no such type"),
             ("must-understand", record(dict(SUBMIT, flags=0x8000)), "unsupported", "bit 15 must be understood"),
             ("field-must-understand", record(dict(SUBMIT, fields={"task": "echo", "128": "00"})), "unsupported",
              "fields from 128 on must be understood"),
