@@ -373,7 +373,7 @@ def data_vectors():
             ("level-4", record(dict(SUBMIT, level=4)), "unsupported", "no such level"),
             ("submit-code", record(dict(SUBMIT, code=1)), "unsupported", "a SUBMIT has no code"),
             ("done-code-4", record({"type": "DONE", "id": ID, "code": 4}), "unsupported", "no such outcome"),
-            ("return-code-3", record({"type": "RETURN", "id": ID, "code": 3}), "unsupported", "no such reason"),
+            ("return-code-4", record({"type": "RETURN", "id": ID, "code": 4}), "unsupported", "no such reason"),
             ("want-code-2", record({"type": "WANT", "queue": 1, "code": 2}), "unsupported", "0 or 1"),
             ("want-no-queue", record({"type": "WANT", "code": 1}), "malformed", "0 is no queue"),
             ("queue-no-name", record({"type": "QUEUE", "queue": 1}), "malformed", "1 to 255 bytes"),
