@@ -468,9 +468,9 @@ static void test_questions_are_answered_at_their_own_endpoint(void **state)
     void *asker = peer_at(f->zmq, sel_broker_loop_queries(f->loop)->items[0], NULL);
     void *named = peer_at(f->zmq, sel_broker_loop_queries(f->loop)->items[0], "named");
     say(asker, "silence");
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < 16; i++) /* as many answers as are kept for one who does not read */
         say(asker, "1");
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < 16; i++)
         expect(asker, "answer to 1");
     say(named, "2"); /* whoever asks may have a name */
     expect(named, "answer to 2");
