@@ -129,6 +129,7 @@ static const struct {
     [SEL_FIELD_PARENT] = {"parent", 16, false},
     [SEL_FIELD_SELECTIVE] = {"selective", 0, false, .is_bytes = true},
     [SEL_FIELD_RUN] = {"run", SEL_WIRE_RUN_SIZE, false},
+    [SEL_FIELD_FLOW] = {"flow", 0, false},
 };
 
 const char *sel_wire_record_name(unsigned type)

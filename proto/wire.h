@@ -123,6 +123,7 @@ enum sel_wire_field {
     SEL_FIELD_PARENT,
     SEL_FIELD_SELECTIVE,
     SEL_FIELD_RUN,
+    SEL_FIELD_FLOW, /* of a run: name of its flow */
     SEL_FIELD_END,
 };
 

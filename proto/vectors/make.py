@@ -20,7 +20,8 @@ RECORDS = {"QUEUE": 1, "SUBMIT": 2, "REFUSED": 3, "RESULT": 4, "TASK": 5, "DONE"
            "ENDED": 15, "LIVE": 16, "VOID": 17}
 FIELDS = {"task": 1, "countdown": 2, "not_before": 3, "deadline": 4, "expiry": 5,
           "idempotency_key": 6, "ordering_key": 7, "limit_key": 8, "trace": 9, "content_type": 10,
-          "namespace": 11, "root": 12, "parent": 13, "selective": 14, "run": 15}
+          "namespace": 11, "root": 12, "parent": 13, "selective": 14, "run": 15,
+          "flow": 16}
 ID = "0198f3c2-7b1c-7001-8000-4a0000000007"
 ID2 = "0198f3c2-7b1d-7001-8000-4a0000000008"
 PEER = "8d1f2b54-9a3e-4c77-b6d0-52e1c09f7a11"
@@ -104,7 +105,7 @@ def field_bytes(name, value):
         return struct.pack("<q", value)
     if name in ("root", "parent"):
         return uuid.UUID(value).bytes
-    if name == "trace" or name not in FIELDS:
+    if name in ("trace", "selective", "run") or name not in FIELDS:
         return bytes.fromhex(value)
     return value.encode()
 
@@ -309,6 +310,9 @@ def data_vectors():
     good_data("result-failure", [{"type": "RESULT", "id": ID, "code": 1,
                                   "payload": pack({"class": "FileNotFound", "message": "no such file"}).hex()}])
     good_data("task", [TASK])
+    run = uuid.UUID(ID).bytes + struct.pack("<IIIHH", 2, 70000, 1, 3, 1)
+    good_data("task-run", [dict(TASK, id="0198f3c2-7b1c-8abc-8000-4a0000000007", payload="90c0",
+                                fields={"task": "echo", "run": run.hex(), "flow": "ingest"})])
     good_data("done", [{"type": "DONE", "id": ID, "handle": TASK["handle"], "try": 1, "delivery": 2, "payload": "c0"}])
     good_data("done-retry", [{"type": "DONE", "id": ID, "code": 2, "handle": 1, "fields": {"countdown": 5000000},
                               "payload": pack({"class": "E", "message": ""}).hex()}])
@@ -365,6 +369,8 @@ def data_vectors():
              "malformed", "8 bytes"),
             ("trace-short", record(SUBMIT, raw_fields=fields({"task": "e", "trace": "00" * 24})), "malformed", "25 bytes"),
             ("task-empty", record(dict(SUBMIT, fields={"task": ""})), "malformed", "1 to 255 bytes"),
+            ("flow-empty", record(dict(TASK, fields={"task": "echo", "flow": ""})), "malformed", "1 to 255 bytes"),
+            ("run-short", record(dict(TASK, fields={"task": "echo", "run": "00" * 31})), "malformed", "32 bytes"),
             ("task-long", record(dict(SUBMIT, fields={"task": "x" * 256})), "malformed", "1 to 255 bytes"),
             ("task-not-utf8", record(SUBMIT, raw_fields=b"\x01\x00\x02\x00\xc3\x28"), "malformed", "text is UTF-8"),
             ("no-task", record(dict(SUBMIT, fields={})), "malformed", "a SUBMIT names its task"),

@@ -289,6 +289,8 @@ static struct sel_value field_value(struct sel_arena *arena, uint8_t tag, struct
     case SEL_FIELD_PARENT:
         return id_value(arena, sel_le_get_id(value.p));
     case SEL_FIELD_TRACE:
+    case SEL_FIELD_SELECTIVE:
+    case SEL_FIELD_RUN:
         return hex_value(arena, value);
     default:
         return tag < SEL_FIELD_END ? sel_value_from_str(value) : hex_value(arena, value);
@@ -595,7 +597,8 @@ static void put_json_field(struct sel_arena *arena, unsigned tag, const struct s
     } else if (tag == SEL_FIELD_ROOT || tag == SEL_FIELD_PARENT) {
         sel_le_put_id(bytes, parse_id(sel_value_str(value)));
         content.n = 16;
-    } else if (tag == SEL_FIELD_TRACE || tag >= SEL_FIELD_END) {
+    } else if (tag == SEL_FIELD_TRACE || tag == SEL_FIELD_SELECTIVE || tag == SEL_FIELD_RUN ||
+               tag >= SEL_FIELD_END) {
         content = sel_test_unhex(arena, sel_value_str(value));
     } else {
         content = sel_value_str(value);
