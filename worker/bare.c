@@ -97,6 +97,7 @@ static void end_retry(struct runner *runner, const struct sel_run *run)
     if (!run->user_retry)
         why = encode_failure(runner, run->result.error_class, run->result.error_message);
     runner->bare->stats.retried++;
+    runner->task->is_uncounted = run->user_retry;
     end_task(runner, SEL_OUTCOME_RETRY, countdown_us(run->countdown_s), why);
 }
 
@@ -207,7 +208,8 @@ static void note_in_page(const struct runner *runner)
             (struct sel_crash_task){.id = task->id,
                                     .handle = task->handle,
                                     .try_count = task->try_count,
-                                    .delivery = task->delivery};
+                                    .delivery = task->delivery,
+                                    .is_run = task->is_run};
     /* The mark must not be seen before what it stands for. */
     __atomic_signal_fence(__ATOMIC_RELEASE);
     sel_co_set_mark(runner->slot + 1, options->pulses ? &options->pulses[runner->slot] : NULL);

@@ -97,7 +97,8 @@ static uint32_t blame(const struct sel_crash_task *task, uint32_t mark, bool cul
                                 .handle = task->handle,
                                 .try_count = task->try_count,
                                 .delivery = task->delivery,
-                                .is_done = mark & SEL_CO_MARK_OVERFLOW};
+                                .is_done = mark & SEL_CO_MARK_OVERFLOW,
+                                .is_run = task->is_run};
     sel_wire_put_held(held, &one);
     return 1;
 }

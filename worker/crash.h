@@ -24,6 +24,7 @@ struct sel_crash_task {
     uint64_t handle;
     uint16_t try_count, delivery;
     uint32_t on_pool; /* runs on a thread for blocking work: its mark, else 0 */
+    bool is_run;      /* of a flow */
 };
 
 /* One loop thread, on a cache line of its own. */

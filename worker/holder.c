@@ -252,6 +252,7 @@ static struct sel_held_task *new_task(struct sel_holder *h, const struct sel_wir
     task->try_count = item->try_count;
     task->delivery = item->delivery;
     task->state = SEL_HELD_WAITING;
+    task->is_run = sel_wire_find_field(item->fields, SEL_FIELD_RUN).n > 0;
     h->free = next_free;
     table_put(h, (struct place){hash_of(h, task->id), index});
     h->held_count++;
@@ -352,6 +353,8 @@ int sel_holder_end(struct sel_holder *h, struct sel_held_task *task, uint32_t co
     item.payload = payload;
     if (code == SEL_OUTCOME_RETRY && countdown_us > 0)
         item.countdown_us = (uint64_t)countdown_us;
+    if (code == SEL_OUTCOME_RETRY && task->is_uncounted)
+        item.flags = SEL_ITEM_UNCOUNTED;
     int r = put_end(h, task, &item);
     if (r == 0)
         h->stats.done++;
@@ -662,7 +665,8 @@ static void tell_held(const struct task_list *list, bool is_done, uint32_t *room
                                     .handle = task->handle,
                                     .try_count = task->try_count,
                                     .delivery = task->delivery,
-                                    .is_done = is_done};
+                                    .is_done = is_done,
+                                    .is_run = task->is_run};
         sel_wire_put_held(held, &one);
         (*room)--;
     }

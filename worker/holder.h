@@ -35,6 +35,8 @@ struct sel_held_task {
     uint16_t try_count, delivery;
     uint8_t state; /* enum sel_held_state */
     bool is_cancelled;
+    bool is_run;             /* of a flow */
+    bool is_uncounted;       /* the owner's: its SEL_OUTCOME_RETRY is not counted as one */
     uint8_t end_type;        /* private, as what follows: enum sel_wire_record of its end */
     bool is_again : 1;       /* the DONE with done_number is to be put for another delivery too */
     bool is_refused : 1;     /* the broker would not have its end: another was put */
