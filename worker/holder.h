@@ -58,6 +58,11 @@ struct sel_holder_ops {
     void (*cancel)(void *ctx, struct sel_held_task *task);
     /* One line for a log. May be NULL. */
     void (*log)(void *ctx, const char *text);
+    /* A record about a flow: TASK with FLOW, STATE, EVENTS, ENDED, LIVE, CANCEL of what is not held
+     * as a task. Its bytes are free when it returns. May put flow records. NULL: no dispatcher. */
+    void (*flow)(void *ctx, const struct sel_wire_item *item);
+    /* A session has begun that is not the one before: flows are owned no longer. May be NULL. */
+    void (*flows_lost)(void *ctx);
 };
 
 struct sel_holder_options {
@@ -83,9 +88,21 @@ int sel_holder_end(struct sel_holder *holder, struct sel_held_task *task, uint32
  * Always 0. */
 int sel_holder_return(struct sel_holder *holder, struct sel_held_task *task, uint32_t code,
                       struct sel_str text);
+/* A record about a flow that is worth nothing in another session: DECIDE, STATE or RETURN. It is
+ * kept until it is settled, and dropped when a session begins that is not the one before. 0;
+ * SEL_ELIMIT: no room now (see sel_holder_has_room); SEL_ERANGE: it is over a limit; SEL_ENOMEM. */
+int sel_holder_put_flow(struct sel_holder *holder,
+                        const struct sel_wire_item *item) SEL_WARN_UNUSED;
+/* Whether records of so many bytes find room now. */
+bool sel_holder_has_room(const struct sel_holder *holder, size_t size);
+/* The number of a queue's name in our direction; the broker is told of it if HELLO did not. 0 and
+ * *ret, valid in this session; as sel_holder_put_flow else. */
+int sel_holder_queue_number(struct sel_holder *holder, struct sel_str name,
+                            uint16_t *ret) SEL_WARN_UNUSED;
 /* No new tasks from now on: WANT 0 for all queues, RETURN for all that wait. */
 void sel_holder_drain(struct sel_holder *holder);
-/* Drained, nothing runs, every end is settled: GOODBYE may be said. */
+/* Drained, nothing runs, every end is settled, and every record about a flow: GOODBYE may be said.
+ */
 bool sel_holder_is_empty(const struct sel_holder *holder);
 
 uint32_t sel_holder_waiting(const struct sel_holder *holder);
@@ -93,8 +110,9 @@ uint32_t sel_holder_running(const struct sel_holder *holder);
 uint32_t sel_holder_unsettled(const struct sel_holder *holder);
 struct sel_holder_stats {
     uint64_t taken, begun, done, returned, cancelled; /* tasks, since the start */
-    uint64_t redelivered; /* came again while they were held: not begun again */
-    uint64_t undecodable; /* records of the broker that could not be read */
+    uint64_t redelivered;                /* came again while they were held: not begun again */
+    uint64_t undecodable;                /* records of the broker that could not be read */
+    uint64_t flow_records, flow_dropped; /* of ours about flows; not sent in a new session */
 };
 void sel_holder_get_stats(const struct sel_holder *holder, struct sel_holder_stats *ret);
 /* Calls fn for each task that runs. It may end the task that it is called for. */

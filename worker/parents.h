@@ -63,6 +63,11 @@ int sel_parents_copy(struct sel_parents *parents, uint32_t index,
 int sel_parents_part(struct sel_parents *parents, bool finished, bool failed,
                      struct sel_parents **ret) SEL_WARN_UNUSED;
 
+/* What the failed run `id` (of a task, in sub-flows too) failed with; false: it is none of the
+ * failed parents, or it is not known. Texts live as long as `parents`, which may be NULL. */
+bool sel_parents_find_failure(const struct sel_parents *parents, struct sel_str id,
+                              const char **ret_class, const char **ret_message);
+
 /* As tasks see them: {task: id, flow: {task: [ids], ...}}, flows inside flows nested, in the order
  * in which the nodes were started. `parents` may be NULL. 0, SEL_ENOMEM, or SEL_ELIMIT: flows are
  * nested too deeply to be shown. */
