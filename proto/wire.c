@@ -372,6 +372,8 @@ static int take_known_field(struct sel_wire_item *item, uint8_t tag, struct sel_
                             struct sel_error *err)
 {
     size_t size = field_rules[tag].size;
+    if (tag == SEL_FIELD_SELECTIVE)
+        item->selective = value;
     if (field_rules[tag].is_bytes)
         return 0;
     if (size ? value.n != size : value.n > SEL_WIRE_NAME_MAX)
@@ -398,9 +400,6 @@ static int take_known_field(struct sel_wire_item *item, uint8_t tag, struct sel_
         break;
     case SEL_FIELD_LIMIT_KEY:
         item->limit_key = value;
-        break;
-    case SEL_FIELD_SELECTIVE:
-        item->selective = value;
         break;
     default: /* kept in `fields` and handed on */
         break;
