@@ -18,7 +18,7 @@
 
 /* What was there in the first version of the structs; they only grow. */
 #define OPTIONS_SIZE_MIN sizeof(struct sel_client_options)
-#define TASK_SIZE_MIN sizeof(struct sel_client_task)
+#define TASK_SIZE_MIN offsetof(struct sel_client_task, selective)
 
 int64_t sel_client_now_us(void)
 {

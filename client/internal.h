@@ -2,6 +2,7 @@
  *
  *   client.c   opening, closing, waiting for what is general
  *   submit.c   tasks on their way to the producers
+ *   flow.c     flows, which are tasks with more to say
  *   results.c  results on their way to callers, who
  *   take.c     take them
  *   link.c     the thread and its sockets
@@ -15,6 +16,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <selinon/client.h>
@@ -125,6 +127,13 @@ bool sel_client_results_find(const struct sel_client_results *results, struct se
                              bool *ret_is_here);
 /* Sets the public part; not locked, the batch is the caller's now. */
 struct sel_client_batch *sel_client_results_seal(struct sel_client_batch_all *batch);
+
+/* ---- submit.c ---- */
+
+/* sel_client_submit_many for tasks of a size; the client is this process's. */
+int64_t sel_client_put(struct sel_client *client, const struct sel_client_task *tasks,
+                       size_t task_size, size_t count, struct sel_client_id *ret_ids,
+                       int64_t timeout_us) SEL_WARN_UNUSED;
 
 /* ---- link.c ---- */
 

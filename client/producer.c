@@ -16,8 +16,8 @@
 
 /* Records are known by a number that goes on through all sessions: `base` plus the one in this
  * session. Entries of `waiting` that have none: */
-#define NUMBER_DEFERRED UINT64_MAX        /* to be put again */
-#define NUMBER_CANCELLED (UINT64_MAX - 1) /* deferred, and cancelled meanwhile */
+#define NUMBER_DEFERRED SEL_WAITING_NUMBER_MAX        /* to be put again */
+#define NUMBER_CANCELLED (SEL_WAITING_NUMBER_MAX - 1) /* deferred, and cancelled meanwhile */
 
 /* A submit whose caller wants to know when it is settled. */
 struct settle {
@@ -287,6 +287,11 @@ int sel_producer_queue(struct sel_producer *producer, struct sel_str name, uint1
     return 0;
 }
 
+static void set_number(struct sel_waiting_entry *entry, uint64_t number)
+{
+    entry->number = number & SEL_WAITING_NUMBER_MAX;
+}
+
 /* Puts a SUBMIT or WATCH whose result is waited for. */
 static int put_waited(struct sel_producer *producer, const struct sel_wire_item *item, void *tag)
 {
@@ -300,6 +305,8 @@ static int put_waited(struct sel_producer *producer, const struct sel_wire_item 
     r = put(producer, item, &number);
     if (r < 0)
         sel_waiting_remove(&producer->waiting, sel_waiting_get(&producer->waiting, item->id));
+    else if (item->flags & SEL_ITEM_ALL) /* a WATCH in a session to come says so too */
+        sel_waiting_get(&producer->waiting, item->id)->is_all = true;
     return r;
 }
 
@@ -335,14 +342,21 @@ static struct sel_wire_item item_of(enum sel_wire_record type, struct sel_id id)
     return (struct sel_wire_item){.type = (uint8_t)type, .id = id, .priority = SEL_WIRE_PRIORITY};
 }
 
-int sel_producer_watch(struct sel_producer *producer, struct sel_id id, void *tag)
+static struct sel_wire_item watch_of(struct sel_id id, bool all)
+{
+    struct sel_wire_item item = item_of(SEL_RECORD_WATCH, id);
+    item.flags = all ? SEL_ITEM_ALL : 0;
+    return item;
+}
+
+int sel_producer_watch(struct sel_producer *producer, struct sel_id id, void *tag, bool all)
 {
     int r = may_put(producer);
     if (r < 0)
         return r;
     if ((id.hi | id.lo) == 0)
         return SEL_ERANGE;
-    const struct sel_wire_item item = item_of(SEL_RECORD_WATCH, id);
+    const struct sel_wire_item item = watch_of(id, all);
     return put_waited(producer, &item, tag);
 }
 
@@ -412,6 +426,7 @@ static void on_result(struct sel_producer *producer, const struct sel_wire_item 
         .tag = entry->tag,
         .code = item->code,
         .level = item->level,
+        .is_all = entry->is_all,
         .try_count = item->try_count,
         .payload = item->payload,
     };
@@ -568,7 +583,7 @@ static bool keep_record(void *ctx, uint64_t old_number, uint64_t number, struct 
     if (is_kept && number != old_number && sel_wire_next(&record, &item, NULL) > 0) {
         struct sel_waiting_entry *entry = sel_waiting_get(&producer->waiting, item.id);
         if (entry && entry->number == producer->base + old_number)
-            entry->number = producer->base + number;
+            set_number(entry, producer->base + number);
     }
     return is_kept;
 }
@@ -604,9 +619,11 @@ static void watch_old(struct sel_producer *producer)
             struct sel_waiting_entry *entry = &producer->waiting.entries[producer->watch_at];
             if ((entry->id.hi | entry->id.lo) == 0 || entry->number > producer->base)
                 continue;
-            const struct sel_wire_item item = item_of(SEL_RECORD_WATCH, entry->id);
-            if (put(producer, &item, &entry->number) < 0)
+            const struct sel_wire_item item = watch_of(entry->id, entry->is_all);
+            uint64_t number;
+            if (put(producer, &item, &number) < 0)
                 return; /* later: when something is settled */
+            set_number(entry, number);
             producer->stats.watched++;
         }
         producer->must_watch = producer->has_moved;
@@ -654,7 +671,7 @@ static bool put_deferred(struct sel_producer *producer)
         if (put(producer, &item, &number) < 0)
             return false;
         if (entry && entry->number == NUMBER_DEFERRED)
-            entry->number = number;
+            set_number(entry, number);
         if (deferred.wants_settled)
             *settle_at(producer, producer->settle_end++) =
                 (struct settle){.number = number, .id = item.id, .tag = deferred.tag};

@@ -24,6 +24,7 @@ struct sel_producer_result {
                       */
     uint32_t code;
     uint8_t level;
+    bool is_all; /* it was wanted after detached work, see sel_producer_watch */
     uint16_t try_count;
     struct sel_str payload;
 };
@@ -62,15 +63,18 @@ struct sel_producer *sel_producer_free(struct sel_producer *producer); /* return
  * SEL_ELIMIT: too many, or no room now; others as sel_producer_submit. */
 int sel_producer_queue(struct sel_producer *producer, struct sel_str name,
                        uint16_t *ret) SEL_WARN_UNUSED;
-/* `item`: a SUBMIT with id, queue (of sel_producer_queue) and fields. 0; SEL_ELIMIT: nothing more
+/* `item`: a SUBMIT with id, queue (of sel_producer_queue) and fields; of a flow with SEL_ITEM_FLOW.
+ * 0; SEL_ELIMIT: nothing more
  * is kept or waited for now, try again when something is settled or finished; SEL_EEXISTS: the id
  * is waited for; SEL_ERANGE: something in it is over its limit; SEL_EREQUEST: the broker will never
  * have us; -ETIMEDOUT: see `lost_after_us`; SEL_ENOMEM. */
 int sel_producer_submit(struct sel_producer *producer, const struct sel_wire_item *item, void *tag,
                         bool wants_settled) SEL_WARN_UNUSED;
-/* Waits for a task that somebody else, or this process in an earlier life, submitted. As
+/* Waits for a task or flow that somebody else, or this process in an earlier life, submitted.
+ * `all`: for a flow's end and that of all that it has sent off, as SEL_ITEM_ALL of a SUBMIT. As
  * sel_producer_submit. */
-int sel_producer_watch(struct sel_producer *producer, struct sel_id id, void *tag) SEL_WARN_UNUSED;
+int sel_producer_watch(struct sel_producer *producer, struct sel_id id, void *tag,
+                       bool all) SEL_WARN_UNUSED;
 /* Its result is not wanted any more; `finished` will not be called. false: it was not waited for.
  */
 bool sel_producer_forget(struct sel_producer *producer, struct sel_id id);

@@ -234,7 +234,7 @@ static void on_finished(void *ctx, const struct sel_producer_result *result)
     if (kept ? add_to_kept(client, kept->tag, &out) : add_to_stream(client, &out))
         return;
     /* No memory for it now. The broker has it still, for a while: it is asked for it again. */
-    if (sel_producer_watch(link->producer, result->id, result->tag) < 0)
+    if (sel_producer_watch(link->producer, result->id, result->tag, result->is_all) < 0)
         note_problem(client, "out of memory: a result was lost");
 }
 

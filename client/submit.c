@@ -44,14 +44,31 @@ static struct sel_id id_for(struct sel_client *client, const struct sel_client_t
     return id;
 }
 
+/* Programs that were built with an older header have smaller tasks. */
+static struct sel_str selective_of(const struct sel_client_task *task, size_t task_size)
+{
+    if (task_size < offsetof(struct sel_client_task, selective) + sizeof(task->selective))
+        return (struct sel_str){NULL, 0};
+    return (struct sel_str){task->selective.p, task->selective.n};
+}
+
+static bool has_right_flags(const struct sel_client_task *task)
+{
+    const uint32_t known = SEL_CLIENT_QUIET | SEL_CLIENT_KEEP | SEL_CLIENT_TELL_SETTLED |
+                           SEL_CLIENT_FLOW | SEL_CLIENT_ALL;
+    bool is_quiet = task->flags & SEL_CLIENT_QUIET;
+    bool is_flow = task->flags & SEL_CLIENT_FLOW;
+    if (is_quiet && task->flags & (SEL_CLIENT_KEEP | SEL_CLIENT_ALL))
+        return false;
+    return !(task->flags & ~known) && (is_flow || !(task->flags & SEL_CLIENT_ALL));
+}
+
 static int check_task(const struct sel_client_task *task)
 {
-    const uint32_t known = SEL_CLIENT_QUIET | SEL_CLIENT_KEEP | SEL_CLIENT_TELL_SETTLED;
     if (task->name.n == 0 || task->name.n > SEL_WIRE_NAME_MAX ||
         task->queue.n > SEL_WIRE_NAME_MAX || task->key.n > SEL_WIRE_NAME_MAX ||
         task->content_type.n > SEL_WIRE_NAME_MAX || task->level > SEL_CLIENT_LEVEL_COMMIT ||
-        task->countdown_us < 0 || (task->flags & ~known) ||
-        (task->flags & SEL_CLIENT_QUIET && task->flags & SEL_CLIENT_KEEP))
+        task->countdown_us < 0 || !has_right_flags(task))
         return -EINVAL;
     return 0;
 }
@@ -77,9 +94,21 @@ static int queue_for(struct sel_client_link *link, struct sel_str name, uint16_t
 _Static_assert((int)SEL_CLIENT_LEVEL_COMMIT == (int)SEL_LEVEL_COMMIT,
                "levels are those of the wire");
 
+static uint16_t item_flags(uint32_t flags)
+{
+    uint16_t out = 0;
+    if (flags & SEL_CLIENT_QUIET)
+        out |= SEL_ITEM_QUIET;
+    if (flags & SEL_CLIENT_FLOW)
+        out |= SEL_ITEM_FLOW;
+    if (flags & SEL_CLIENT_ALL)
+        out |= SEL_ITEM_ALL;
+    return out;
+}
+
 /* Puts one task, locked; *ret_link is where it belongs. SEL_ELIMIT: no room there now. */
-static int put_task(struct sel_client *client, const struct sel_client_task *task, int64_t now_ms,
-                    struct sel_id *ret_id, struct sel_client_link **ret_link)
+static int put_task(struct sel_client *client, const struct sel_client_task *task, size_t task_size,
+                    int64_t now_ms, struct sel_id *ret_id, struct sel_client_link **ret_link)
 {
     int r = check_task(task);
     if (r < 0)
@@ -90,7 +119,7 @@ static int put_task(struct sel_client *client, const struct sel_client_task *tas
     *ret_link = link;
     struct sel_wire_item item = {
         .type = SEL_RECORD_SUBMIT,
-        .flags = task->flags & SEL_CLIENT_QUIET ? SEL_ITEM_QUIET : 0,
+        .flags = item_flags(task->flags),
         .id = id,
         .priority = task->priority ? task->priority : SEL_WIRE_PRIORITY,
         .level = task->level,
@@ -99,8 +128,11 @@ static int put_task(struct sel_client *client, const struct sel_client_task *tas
         .task = task->name,
         .idempotency_key = task->key,
         .content_type = task->content_type,
+        .selective = selective_of(task, task_size),
         .payload = {task->args.p, task->args.n},
     };
+    if (item.selective.n && !(task->flags & SEL_CLIENT_FLOW))
+        return -EINVAL;
     r = queue_for(link, task->queue, &item.queue);
     if (r < 0)
         return r;
@@ -129,17 +161,16 @@ static bool wait_for_room(struct sel_client *client, struct sel_client_link *lin
     return is_told || look_us < deadline_us;
 }
 
-static const struct sel_client_task *task_at(const struct sel_client *client,
-                                             const struct sel_client_task *tasks, size_t i)
+static const struct sel_client_task *task_at(const struct sel_client_task *tasks, size_t task_size,
+                                             size_t i)
 {
-    return (const void *)((const char *)tasks + i * client->task_size);
+    return (const void *)((const char *)tasks + i * task_size);
 }
 
-int64_t sel_client_submit_many(struct sel_client *client, const struct sel_client_task *tasks,
-                               size_t count, struct sel_client_id *ret_ids, int64_t timeout_us)
+int64_t sel_client_put(struct sel_client *client, const struct sel_client_task *tasks,
+                       size_t task_size, size_t count, struct sel_client_id *ret_ids,
+                       int64_t timeout_us)
 {
-    if (!sel_client_is_ours(client))
-        return -ECHILD;
     int64_t deadline_us = timeout_us ? sel_client_deadline(timeout_us) : 0;
     size_t done = 0;
     int r = 0;
@@ -149,7 +180,7 @@ int64_t sel_client_submit_many(struct sel_client *client, const struct sel_clien
         struct sel_id id;
         sel_client_lock(client);
         for (uint32_t i = 0; i < SECTION && done < count; i++) {
-            r = put_task(client, task_at(client, tasks, done), now_ms, &id, &link);
+            r = put_task(client, task_at(tasks, task_size, done), task_size, now_ms, &id, &link);
             if (r < 0)
                 break;
             if (ret_ids)
@@ -166,6 +197,14 @@ int64_t sel_client_submit_many(struct sel_client *client, const struct sel_clien
         sel_client_unlock_and_wake(client);
     }
     return done || count == 0 ? (int64_t)done : sel_client_errno(r);
+}
+
+int64_t sel_client_submit_many(struct sel_client *client, const struct sel_client_task *tasks,
+                               size_t count, struct sel_client_id *ret_ids, int64_t timeout_us)
+{
+    if (!sel_client_is_ours(client))
+        return -ECHILD;
+    return sel_client_put(client, tasks, client->task_size, count, ret_ids, timeout_us);
 }
 
 int sel_client_submit(struct sel_client *client, const struct sel_client_task *task,
@@ -214,7 +253,12 @@ int sel_client_cancel(struct sel_client *client, const struct sel_client_id *id,
 
 static int put_watch(struct sel_client_link *link, struct sel_id id, void *tag)
 {
-    return sel_producer_watch(link->producer, id, tag);
+    return sel_producer_watch(link->producer, id, tag, false);
+}
+
+static int put_watch_all(struct sel_client_link *link, struct sel_id id, void *tag)
+{
+    return sel_producer_watch(link->producer, id, tag, true);
 }
 
 int sel_client_watch(struct sel_client *client, const struct sel_client_id *id, uint64_t tag,
@@ -223,13 +267,14 @@ int sel_client_watch(struct sel_client *client, const struct sel_client_id *id, 
     if (!sel_client_is_ours(client))
         return -ECHILD;
     struct sel_id own = sel_client_id_in(id);
-    if ((own.hi | own.lo) == 0 || (flags & ~(uint32_t)SEL_CLIENT_KEEP))
+    if ((own.hi | own.lo) == 0 || (flags & ~(uint32_t)(SEL_CLIENT_KEEP | SEL_CLIENT_ALL)))
         return -EINVAL;
     bool keep = flags & SEL_CLIENT_KEEP;
     sel_client_lock(client);
     int r = keep ? sel_client_errno(sel_client_results_keep(&client->results, own)) : 0;
     if (r == 0) {
-        r = put_when_room(client, put_watch, link_of_id(client, own), own, tag, timeout_us);
+        r = put_when_room(client, flags & SEL_CLIENT_ALL ? put_watch_all : put_watch,
+                          link_of_id(client, own), own, tag, timeout_us);
         if (r < 0 && keep)
             (void)sel_client_results_drop(client, own, NULL);
     }

@@ -99,7 +99,9 @@ int sel_waiting_add(struct sel_waiting *waiting, struct sel_id id, void *tag, ui
             !rebuild(waiting, waiting->cap ? waiting->cap * 2 : CAP_MIN, waiting->is_mixed))
             return SEL_ENOMEM;
     }
-    uint32_t far = place(waiting, (struct sel_waiting_entry){id, tag, number});
+    uint32_t far =
+        place(waiting, (struct sel_waiting_entry){
+                           .id = id, .tag = tag, .number = number & SEL_WAITING_NUMBER_MAX});
     waiting->count++;
     if (__builtin_expect(far > DISTANCE_MAX && !waiting->is_mixed, 0))
         (void)rebuild(waiting, waiting->cap, true); /* without memory it stays slow, not wrong */

@@ -13,10 +13,12 @@
 #include "core/error.h"
 #include "core/id.h"
 
+#define SEL_WAITING_NUMBER_MAX (UINT64_MAX >> 1)
 struct sel_waiting_entry {
     struct sel_id id; /* 0: free */
     void *tag;
-    uint64_t number;
+    uint64_t number : 63;
+    uint64_t is_all : 1; /* its owner's; false when it is added */
 };
 
 /* Zeroed is empty. */

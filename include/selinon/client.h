@@ -1,4 +1,4 @@
-/* selinon/client.h - producers in C: submit tasks to brokers, get their results.
+/* selinon/client.h - producers in C: submit tasks and flows to brokers, get their results.
  *
  *   struct sel_client_options options = SEL_CLIENT_OPTIONS;
  *   const char *endpoints[] = {"tcp://127.0.0.1:5571"};
@@ -16,6 +16,9 @@
  *       sel_client_batch_free(batch);
  *   }
  *   sel_client_close(client, 5000000);
+ *
+ * What is said of tasks holds for flows too: they are submitted with sel_client_run_flow, or as
+ * tasks with SEL_CLIENT_FLOW.
  *
  * What it promises. A task is submitted once, whatever happens to connections and to the broker
  * while this process lives; its result is handed out once. After sel_client_flush has returned 0,
@@ -133,6 +136,12 @@ enum sel_client_flags {
     /* When the submit is settled, a result of status SEL_CLIENT_SETTLED comes from sel_client_next.
      */
     SEL_CLIENT_TELL_SETTLED = 4,
+    /* It is a flow: `name` is the flow's, `queue` one of dispatchers, which is another than that of
+     * tasks with the same name. */
+    SEL_CLIENT_FLOW = 8,
+    /* With SEL_CLIENT_FLOW, not with SEL_CLIENT_QUIET: the result comes when also all has ended
+     * that the flow has sent off and did not wait for. */
+    SEL_CLIENT_ALL = 16,
 };
 
 /* A task to run; zero it and set what is needed. */
@@ -151,6 +160,8 @@ struct sel_client_task {
     uint8_t level;               /* enum sel_client_level */
     uint16_t reserved;           /* 0 */
     uint32_t flags;              /* enum sel_client_flags */
+    struct sel_bytes selective;  /* SEL_CLIENT_FLOW: a msgpack map, see proto/PROTOCOL.md, "Flows";
+                                    sel_client_run_flow makes it */
 };
 
 /* Submits one task: it is sent at once, beside the caller. `ret_id` (may be NULL) is its id. Blocks
@@ -167,6 +178,39 @@ SEL_API SEL_CHECKED int64_t sel_client_submit_many(struct sel_client *client,
                                                    const struct sel_client_task *tasks,
                                                    size_t count, struct sel_client_id *ret_ids,
                                                    int64_t timeout_us);
+/* A flow to run; zero it, set `size` and what is needed. `name` to `level` are as of a task. */
+struct sel_client_flow {
+    size_t size; /* sizeof(struct sel_client_flow) */
+    struct sel_str name;
+    struct sel_bytes args;
+    struct sel_str queue; /* the flow's in its configuration; empty: "celery" */
+    uint64_t tag;
+    struct sel_client_id id;
+    int64_t countdown_us;
+    int64_t not_before_unix_us;
+    struct sel_str key;
+    uint8_t priority;
+    uint8_t level;
+    uint16_t reserved; /* 0 */
+    uint32_t flags;    /* enum sel_client_flags; SEL_CLIENT_FLOW is understood */
+    /* A selective run: only what leads to these tasks. None: a normal one. What follows needs some.
+     */
+    const struct sel_str *selective_tasks;
+    uint32_t selective_task_count;
+    uint32_t subsequent_flow_count;
+    const struct sel_str *subsequent_flows; /* run_subsequent is for these; none: for all flows */
+    bool follow_subflows;                   /* the tasks are looked for in sub-flows too */
+    bool run_subsequent;                    /* also what comes after them is run */
+};
+
+/* Submits a flow, as sel_client_submit does a task. Its result is a map:
+ *   active_nodes    list of {name, id}; what the flow did not wait for
+ *   finished_nodes  name -> list of ids      failed_nodes  the same
+ * with numbers in place of the lists if there are more than 1,000 nodes; for a flow that failed
+ * also `class` and `message`. */
+SEL_API SEL_CHECKED int sel_client_run_flow(struct sel_client *client,
+                                            const struct sel_client_flow *flow,
+                                            struct sel_client_id *ret_id, int64_t timeout_us);
 /* Waits until all that was submitted, by any thread, is settled: has reached its level, or was
  * refused. 0, -EAGAIN, -ETIMEDOUT, -ECONNREFUSED. */
 SEL_API SEL_CHECKED int sel_client_flush(struct sel_client *client, int64_t timeout_us);
@@ -175,8 +219,8 @@ SEL_API SEL_CHECKED int sel_client_flush(struct sel_client *client, int64_t time
 SEL_API SEL_CHECKED int sel_client_cancel(struct sel_client *client, const struct sel_client_id *id,
                                           int64_t timeout_us);
 /* The result of a task is wanted here that another process submitted, or this one in an earlier
- * life; `tag` and `flags` (SEL_CLIENT_KEEP) as of a task. If no broker knows it, or no longer, it
- * ends as SEL_CLIENT_REFUSED. Errors as of submitting. */
+ * life; `tag` and `flags` (SEL_CLIENT_KEEP, SEL_CLIENT_ALL for a flow) as of a task. If no broker
+ * knows it, or no longer, it ends as SEL_CLIENT_REFUSED. Errors as of submitting. */
 SEL_API SEL_CHECKED int sel_client_watch(struct sel_client *client, const struct sel_client_id *id,
                                          uint64_t tag, uint32_t flags, int64_t timeout_us);
 

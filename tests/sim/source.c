@@ -107,7 +107,7 @@ static int submit(struct sel_run *run, struct sel_source *source, struct sel_wis
 static int ask(struct sel_run *run, struct sel_source *source, struct sel_wish *wish)
 {
     const struct sel_deed *deed = &run->oracle.deeds[wish->deed];
-    int r = sel_producer_watch(source->producer, deed->id, tag_of(run, wish));
+    int r = sel_producer_watch(source->producer, deed->id, tag_of(run, wish), false);
     if (r == 0) {
         sel_world_note(&run->world, source->process.name, "watches", deed->index, 0);
         wish->state = SEL_WISH_SENT;

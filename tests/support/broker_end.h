@@ -24,7 +24,7 @@ struct broker_end {
     uint32_t heard_count; /* records, since it was cleared: */
     struct {
         uint8_t type;
-        uint16_t queue;
+        uint16_t flags, queue;
         struct sel_id id;
         uint64_t number;
     } heard[BROKER_END_HEARD_MAX];
@@ -61,6 +61,7 @@ static inline void broker_end_hear_data(struct broker_end *end, struct sel_str f
     while (sel_wire_next(&records, &item, NULL) > 0) {
         assert_true(end->heard_count < BROKER_END_HEARD_MAX);
         end->heard[end->heard_count].type = item.type;
+        end->heard[end->heard_count].flags = item.flags;
         end->heard[end->heard_count].queue = item.queue;
         end->heard[end->heard_count].id = item.id;
         end->heard[end->heard_count++].number = ++number;

@@ -18,7 +18,8 @@
 #include "tests/support/test.h"
 
 #define ECHO_PEERS_MAX 16
-#define ECHO_TASK SEL_STR("echo")     /* ends well, its result is its arguments */
+/* ends well, its result is its arguments; of a flow that is selective what it says there */
+#define ECHO_TASK SEL_STR("echo")
 #define ECHO_FAIL SEL_STR("fail")     /* ends as a failure */
 #define ECHO_HANG SEL_STR("hang")     /* ends when it is cancelled */
 #define ECHO_REFUSE SEL_STR("refuse") /* is refused: conflict */
@@ -49,6 +50,7 @@ struct echo_broker {
     _Atomic bool refuses_hello;
     _Atomic bool settles; /* submits are settled when they arrive */
     _Atomic uint64_t submits, cancels, watches, hellos, goodbyes, resent;
+    _Atomic uint64_t flows, alls;       /* SUBMITs with FLOW; SUBMITs and WATCHes with ALL */
     _Atomic uint64_t window_bytes_seen; /* the last credit in bytes minus what was sent */
 };
 
@@ -105,6 +107,8 @@ static inline void echo_submit(struct echo_broker *b, struct echo_peer *peer, ui
                                const struct sel_wire_item *item)
 {
     b->submits++;
+    b->flows += item->flags & SEL_ITEM_FLOW ? 1 : 0;
+    b->alls += item->flags & SEL_ITEM_ALL ? 1 : 0;
     if (sel_str_eq(item->task, ECHO_REFUSE))
         echo_refuse(peer, item->id, number, SEL_CODE_CONFLICT);
     else if (sel_str_eq(item->task, ECHO_FULL) && echo_is_first_full(b, item->id))
@@ -115,7 +119,8 @@ static inline void echo_submit(struct echo_broker *b, struct echo_peer *peer, ui
                             "class\xa5"
                             "Wrong"));
     else if (!sel_str_eq(item->task, ECHO_HANG) && !(item->flags & SEL_ITEM_QUIET))
-        echo_result(peer, item->id, SEL_OUTCOME_SUCCESS, item->payload);
+        echo_result(peer, item->id, SEL_OUTCOME_SUCCESS,
+                    item->selective.n ? item->selective : item->payload);
 }
 
 static inline void echo_record(struct echo_broker *b, struct echo_peer *peer, uint64_t number,
@@ -128,6 +133,7 @@ static inline void echo_record(struct echo_broker *b, struct echo_peer *peer, ui
         echo_result(peer, item->id, SEL_OUTCOME_CANCELLED, SEL_STR(""));
     } else if (item->type == SEL_RECORD_WATCH) {
         b->watches++;
+        b->alls += item->flags & SEL_ITEM_ALL ? 1 : 0;
         if (item->id.lo == 404)
             echo_refuse(peer, item->id, number, SEL_CODE_UNKNOWN_TASK);
         else

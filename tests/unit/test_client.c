@@ -7,6 +7,7 @@
 
 #include <selinon/client.h>
 
+#include "core/mem.h"
 #include "tests/support/echo_broker.h"
 #include "tests/support/program.h"
 
@@ -237,6 +238,133 @@ static void test_tasks_of_others_are_watched(void **state)
     end(&w);
 }
 
+static struct sel_client_flow flow_of(uint64_t tag)
+{
+    return (struct sel_client_flow){
+        .size = sizeof(struct sel_client_flow), .name = ECHO_TASK, .tag = tag, .args = {"\x2a", 1}};
+}
+
+/* Runs the flow; its result must be `payload`. */
+static void run_flow(struct world *w, const struct sel_client_flow *flow, const char *payload,
+                     size_t size)
+{
+    struct sel_client_id id;
+    assert_int_equal(sel_client_run_flow(w->client, flow, &id, LONG), 0);
+    struct sel_client_batch *batch = next_one(w);
+    assert_memory_equal(&batch->results[0].id, &id, sizeof(id));
+    assert_int_equal(batch->results[0].tag, flow->tag);
+    assert_int_equal(batch->results[0].payload.n, size);
+    assert_memory_equal(batch->results[0].payload.p, payload, size);
+    sel_client_batch_free(batch);
+}
+
+static void test_flows_are_run(void **state)
+{
+    (void)state;
+    static const struct sel_str tasks[] = {{"A", 1}, {"B", 1}};
+    static const struct sel_str flows[] = {{"f", 1}};
+    static const char plain[] = "\x83\xa5tasks\x92\xa1"
+                                "A\xa1"
+                                "B\xaf"
+                                "follow_subflows\xc2\xae"
+                                "run_subsequent\xc2";
+    static const char full[] = "\x84\xa5tasks\x91\xa1"
+                               "A\xaf"
+                               "follow_subflows\xc3\xae"
+                               "run_subsequent\xc3\xb0"
+                               "subsequent_flows\x91\xa1"
+                               "f";
+    struct world w;
+    begin(&w, 1);
+    struct sel_client_flow flow = flow_of(3);
+    run_flow(&w, &flow, "\x2a", 1);
+    assert_int_equal(w.brokers[0].flows, 1);
+    assert_int_equal(w.brokers[0].alls, 0);
+    flow.flags = SEL_CLIENT_ALL;
+    flow.selective_tasks = tasks;
+    flow.selective_task_count = 2;
+    run_flow(&w, &flow, plain, sizeof(plain) - 1);
+    assert_int_equal(w.brokers[0].alls, 1);
+    flow.selective_task_count = 1;
+    flow.follow_subflows = flow.run_subsequent = true;
+    flow.subsequent_flows = flows;
+    flow.subsequent_flow_count = 1;
+    run_flow(&w, &flow, full, sizeof(full) - 1);
+    assert_int_equal(w.brokers[0].flows, 3);
+    const struct sel_client_id theirs = {{1, 2, 3}};
+    struct sel_client_batch *batch;
+    assert_int_equal(sel_client_watch(w.client, &theirs, 5, SEL_CLIENT_KEEP | SEL_CLIENT_ALL, LONG),
+                     0);
+    assert_int_equal(sel_client_wait(w.client, &theirs, &batch, LONG), 0);
+    sel_client_batch_free(batch);
+    assert_int_equal(w.brokers[0].alls, 3);
+    end(&w);
+}
+
+static void test_wrong_flows_are_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, 1);
+    static struct sel_str names[5000];
+    for (size_t i = 0; i < SEL_COUNT(names); i++)
+        names[i] = SEL_STR("a name of a task");
+    const struct sel_str bad[] = {{NULL, 0}, SEL_STR("\xff")};
+    struct sel_client_flow wrong[9];
+    for (size_t i = 0; i < SEL_COUNT(wrong); i++)
+        wrong[i] = flow_of(1);
+    wrong[0].size--;
+    wrong[1].name.n = 0;
+    wrong[2].selective_task_count = 1;
+    wrong[3].follow_subflows = true;
+    wrong[4].run_subsequent = true;
+    wrong[5].flags = SEL_CLIENT_QUIET | SEL_CLIENT_ALL;
+    wrong[6].selective_tasks = &bad[0];
+    wrong[7].selective_tasks = &bad[1];
+    wrong[8].selective_tasks = names; /* a field has at most 64 KiB */
+    wrong[6].selective_task_count = wrong[7].selective_task_count = 1;
+    wrong[8].selective_task_count = SEL_COUNT(names);
+    for (size_t i = 0; i < SEL_COUNT(wrong); i++)
+        assert_int_equal(sel_client_run_flow(w.client, &wrong[i], NULL, LONG),
+                         i == 8 ? -EMSGSIZE : -EINVAL);
+    struct sel_client_flow subsequent = flow_of(1); /* without run_subsequent they mean nothing */
+    subsequent.selective_tasks = subsequent.subsequent_flows = names;
+    subsequent.selective_task_count = subsequent.subsequent_flow_count = 1;
+    assert_int_equal(sel_client_run_flow(w.client, &subsequent, NULL, LONG), -EINVAL);
+    end(&w);
+    assert_int_equal(w.brokers[0].submits, 0);
+}
+
+/* Tasks as they were before they had `selective`. */
+static void test_old_programs_submit_to_new_libraries(void **state)
+{
+    (void)state;
+    struct world w;
+    start(&w, 1);
+    const char *endpoints[3];
+    struct sel_client_options options = options_for(&w, endpoints);
+    options.task_size = offsetof(struct sel_client_task, selective);
+    assert_int_equal(sel_client_open(&options, &w.client, NULL), 0);
+    char *tasks = sel_mem_zalloc(2 * options.task_size); /* what lies behind is not looked at */
+    assert_non_null(tasks);
+    for (uint64_t i = 0; i < 2; i++) {
+        struct sel_client_task task = task_of(ECHO_TASK, i);
+        task.flags = SEL_CLIENT_FLOW;
+        memcpy(tasks + i * options.task_size, &task, options.task_size);
+    }
+    assert_int_equal(sel_client_submit_many(w.client, (const void *)tasks, 2, NULL, LONG), 2);
+    for (uint64_t taken = 0; taken < 2;) {
+        struct sel_client_batch *batch;
+        assert_true(sel_client_next(w.client, &batch, LONG) > 0);
+        for (uint32_t i = 0; i < batch->count; i++)
+            assert_int_equal(batch->results[i].tag, taken + i);
+        taken += batch->count;
+        sel_client_batch_free(batch);
+    }
+    sel_mem_free(tasks);
+    end(&w);
+}
+
 static void test_settling_is_told_to_who_asks(void **state)
 {
     (void)state;
@@ -390,7 +518,7 @@ static void test_wrong_tasks_are_refused_alone(void **state)
     static char text[300], large[SEL_WIRE_RECORD_MAX];
     memset(text, 'x', sizeof(text));
     const struct sel_client_task good = task_of(ECHO_TASK, 1);
-    struct sel_client_task wrong[10];
+    struct sel_client_task wrong[13];
     for (size_t i = 0; i < SEL_COUNT(wrong); i++)
         wrong[i] = good;
     wrong[0].name.n = 0;
@@ -400,9 +528,12 @@ static void test_wrong_tasks_are_refused_alone(void **state)
     wrong[4].content_type = (struct sel_str){text, 256};
     wrong[5].level = 4;
     wrong[6].countdown_us = -1;
-    wrong[7].flags = 8;
+    wrong[7].flags = 32;
     wrong[8].flags = SEL_CLIENT_QUIET | SEL_CLIENT_KEEP;
     wrong[9].args = (struct sel_bytes){large, sizeof(large)};
+    wrong[10].flags = SEL_CLIENT_ALL;
+    wrong[11].flags = SEL_CLIENT_FLOW | SEL_CLIENT_ALL | SEL_CLIENT_QUIET;
+    wrong[12].selective = (struct sel_bytes){"\x80", 1};
     for (size_t i = 0; i < SEL_COUNT(wrong); i++)
         assert_int_equal(sel_client_submit(w.client, &wrong[i], NULL, LONG),
                          i == 9 ? -EMSGSIZE : -EINVAL);
@@ -645,6 +776,9 @@ int main(void)
         cmocka_unit_test(test_many_tasks_all_come_back_once),
         cmocka_unit_test(test_what_is_kept_is_waited_for_by_id),
         cmocka_unit_test(test_tasks_of_others_are_watched),
+        cmocka_unit_test(test_flows_are_run),
+        cmocka_unit_test(test_wrong_flows_are_refused),
+        cmocka_unit_test(test_old_programs_submit_to_new_libraries),
         cmocka_unit_test(test_settling_is_told_to_who_asks),
         cmocka_unit_test(test_a_forgotten_session_loses_nothing),
         cmocka_unit_test(test_a_silent_broker_is_connected_to_anew),

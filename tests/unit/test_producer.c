@@ -329,6 +329,41 @@ static void test_a_new_session_gets_what_is_not_settled_and_watches_the_rest(voi
     end(w);
 }
 
+static void test_who_waits_for_detached_work_says_so_in_each_session(void **state)
+{
+    (void)state;
+    struct world *w = begin();
+    assert_ok(submit_flags(w, 1, SEL_ITEM_FLOW | SEL_ITEM_ALL, false));
+    assert_ok(submit_flags(w, 2, SEL_ITEM_FLOW, false));
+    assert_ok(sel_producer_watch(w->producer, (struct sel_id){9, 3}, (void *)5, true));
+    assert_ok(sel_producer_watch(w->producer, (struct sel_id){9, 4}, (void *)5, false));
+    assert_ok(submit_flags(w, 5, SEL_ITEM_FLOW | SEL_ITEM_ALL, false));
+    pump(w);
+    const uint16_t said[] = {SEL_ITEM_FLOW | SEL_ITEM_ALL, SEL_ITEM_FLOW, SEL_ITEM_ALL, 0,
+                             SEL_ITEM_FLOW | SEL_ITEM_ALL};
+    for (uint32_t i = 0; i < SEL_COUNT(said); i++)
+        assert_int_equal(w->end.heard[i].flags, said[i]);
+    sel_session_settle(&w->end.session, w->end.heard[3].number);
+    say(w);
+    restart_broker(w); /* the fifth is submitted again, the others are watched */
+    assert_int_equal(w->end.heard_count, 5);
+    for (uint32_t i = 0; i < 5; i++) {
+        uint64_t n = w->end.heard[i].id.lo;
+        bool all = n == 1 || n == 3 || n == 5;
+        assert_int_equal(w->end.heard[i].type, n == 5 ? SEL_RECORD_SUBMIT : SEL_RECORD_WATCH);
+        assert_int_equal(w->end.heard[i].flags & SEL_ITEM_ALL, all ? SEL_ITEM_ALL : 0);
+    }
+    broker_refuses(w, 5, w->end.heard[0].number, SEL_CODE_FULL); /* it keeps its flags */
+    broker_end_settle_all(&w->end);
+    say(w);
+    w->end.heard_count = 0;
+    w->now_us += SECOND;
+    pump(w);
+    assert_int_equal(w->end.heard_count, 1);
+    assert_int_equal(w->end.heard[0].flags, SEL_ITEM_FLOW | SEL_ITEM_ALL);
+    end(w);
+}
+
 static void test_watches_that_find_no_room_come_later(void **state)
 {
     (void)state;
@@ -454,7 +489,7 @@ static void test_an_old_refusal_says_nothing_about_a_newer_watch(void **state)
     assert_ok(submit(w, 1));
     assert_true(sel_producer_forget(w->producer, (struct sel_id){9, 1}));
     assert_false(sel_producer_forget(w->producer, (struct sel_id){9, 1}));
-    assert_ok(sel_producer_watch(w->producer, (struct sel_id){9, 1}, (void *)5));
+    assert_ok(sel_producer_watch(w->producer, (struct sel_id){9, 1}, (void *)5, false));
     pump(w);
     broker_refuses(w, 1, w->end.heard[0].number, SEL_CODE_CONFLICT);
     say(w);
@@ -517,7 +552,7 @@ static void test_limits_are_answered(void **state)
     assert_ok(submit(w, 3));
     const struct sel_wire_item no_task = {.type = SEL_RECORD_SUBMIT, .id = {1, 1}, .queue = 1};
     assert_code(sel_producer_submit(w->producer, &no_task, NULL, false), SEL_ERANGE);
-    assert_code(sel_producer_watch(w->producer, (struct sel_id){0, 0}, NULL), SEL_ERANGE);
+    assert_code(sel_producer_watch(w->producer, (struct sel_id){0, 0}, NULL, false), SEL_ERANGE);
     end(w);
 }
 
@@ -675,6 +710,7 @@ int main(void)
         cmocka_unit_test(test_names_of_queues_are_told_once_and_in_each_hello),
         cmocka_unit_test(test_a_resumed_session_sends_again_only_what_had_not_arrived),
         cmocka_unit_test(test_a_new_session_gets_what_is_not_settled_and_watches_the_rest),
+        cmocka_unit_test(test_who_waits_for_detached_work_says_so_in_each_session),
         cmocka_unit_test(test_watches_that_find_no_room_come_later),
         cmocka_unit_test(test_what_the_broker_has_no_room_for_comes_again_after_a_pause),
         cmocka_unit_test(test_other_refusals_are_final),
