@@ -42,6 +42,7 @@ struct sel_bare {
     uint32_t round_started, round_ended; /* of the last round */
     uint64_t begun;
     uint32_t last_task; /* index of the task that was asked for last */
+    uint32_t last_flow; /* and of the flow */
     bool cancels_all;
     struct sel_buf failure, scratch;
     struct sel_bare_stats stats;
@@ -122,14 +123,21 @@ static void end_returned(struct runner *runner)
     }
 }
 
+/* Nodes of flows leave their results in storages, where those that ask find them. */
+static struct sel_str told_result(const struct sel_run *run)
+{
+    if (run->flow)
+        return SEL_STR("");
+    return run->result.value.n ? run->result.value
+                               : (struct sel_str){(const char *)sel_value_null_bytes, 1};
+}
+
 static void end_run(struct runner *runner, const struct sel_run *run)
 {
     switch (run->outcome) {
     case SEL_JOB_DONE:
         runner->bare->stats.succeeded++;
-        end_task(runner, SEL_OUTCOME_SUCCESS, 0,
-                 run->result.value.n ? run->result.value
-                                     : (struct sel_str){(const char *)sel_value_null_bytes, 1});
+        end_task(runner, SEL_OUTCOME_SUCCESS, 0, told_result(run));
         break;
     case SEL_JOB_RETRY:
         end_retry(runner, run);
@@ -215,17 +223,73 @@ static void note_in_page(const struct runner *runner)
     sel_co_set_mark(runner->slot + 1, options->pulses ? &options->pulses[runner->slot] : NULL);
 }
 
+/* The flow of a run by its name. One that is not in the configuration here is a name and nothing
+ * else: tasks and storages need no more of it. NULL: out of memory. */
+static const struct sel_flow_def *find_flow(struct runner *runner)
+{
+    struct sel_bare *bare = runner->bare;
+    const struct sel_system *system = bare->options.engine->system;
+    struct sel_str name = sel_wire_find_field(runner->task->item.fields, SEL_FIELD_FLOW);
+    uint32_t index = bare->last_flow;
+    if (index != SEL_NONE && sel_str_eq(name, system->flows[index].name))
+        return &system->flows[index];
+    index = sel_system_find(system, name);
+    if (index != SEL_NONE && sel_system_is_flow(system, index)) {
+        bare->last_flow = index - system->task_count;
+        return &system->flows[bare->last_flow];
+    }
+    struct sel_flow_def *flow = SEL_ARENA_NEW(&runner->arena, struct sel_flow_def);
+    if (flow) {
+        flow->name = name;
+        flow->index = SEL_NONE;
+    }
+    return flow;
+}
+
+/* Room for the texts of a run's ids. */
+struct run_texts {
+    char id[SEL_RUN_ID_TEXT_SIZE], flow_id[SEL_ID_TEXT_SIZE];
+};
+
+/* What a run is beyond a bare task. SEL_EFORMAT: the record contradicts itself; SEL_ENOMEM. */
+static int describe_run(struct runner *runner, struct run_texts *texts, struct sel_run *run)
+{
+    const struct sel_wire_item *item = &runner->task->item;
+    struct sel_wire_run of;
+    if (!sel_wire_find_run(item->fields, &of) || of.parents_size > item->payload.n ||
+        sel_wire_find_field(item->fields, SEL_FIELD_FLOW).n == 0)
+        return SEL_EFORMAT;
+    run->flow = find_flow(runner);
+    run->id = sel_id_format_run(of.flow, of.attempt, of.ordinal, texts->id);
+    run->dispatcher_id = sel_id_format(of.flow, texts->flow_id);
+    run->retried_count = of.retries;
+    run->args = (struct sel_str){item->payload.p, item->payload.n - of.parents_size};
+    run->parents_bytes = (struct sel_str){item->payload.p + run->args.n, of.parents_size};
+    return run->flow ? 0 : SEL_ENOMEM;
+}
+
+static void fail_to_describe(struct runner *runner, int error)
+{
+    if (error == SEL_ENOMEM) {
+        (void)sel_holder_return(runner->bare->options.holder, runner->task, SEL_RETURN_NO_RESOURCES,
+                                SEL_STR("there is no memory for the run"));
+        return;
+    }
+    runner->bare->stats.failed++;
+    end_task(runner, SEL_OUTCOME_FATAL, 0,
+             encode_failure(runner, "ProtocolError", "the record of the run contradicts itself"));
+}
+
 static void run_task(struct runner *runner, uint32_t index)
 {
     struct sel_bare *bare = runner->bare;
     const struct sel_held_task *task = runner->task;
-    char id[SEL_ID_TEXT_SIZE];
+    struct run_texts texts;
     struct sel_run run = {.engine = bare->options.engine,
                           .loop = bare->options.loop,
                           .arena = &runner->arena,
                           .task = &bare->options.engine->system->tasks[index],
                           .task_index = index,
-                          .id = sel_id_format(task->id, id),
                           .dispatcher_id = "",
                           .args = task->item.payload,
                           .retried_count = task->try_count,
@@ -234,6 +298,15 @@ static void run_task(struct runner *runner, uint32_t index)
                           .may_return = true,
                           .looks_first = task->delivery > 0 || task->try_count > 0,
                           .is_timed = bare->begun++ % SAMPLE_EVERY == 0};
+    int r = 0;
+    if (task->is_run)
+        r = describe_run(runner, &texts, &run);
+    else
+        run.id = sel_id_format(task->id, texts.id);
+    if (r < 0) {
+        fail_to_describe(runner, r);
+        return;
+    }
     note_in_page(runner);
     sel_run_task(&run);
     sel_co_set_mark(0, NULL);
@@ -390,7 +463,7 @@ int sel_bare_new(const struct sel_bare_options *options, struct sel_bare **ret)
     }
     bare->options = *options;
     bare->runners = runners;
-    bare->last_task = SEL_NONE;
+    bare->last_task = bare->last_flow = SEL_NONE;
     for (uint32_t i = options->slots; i-- > 0;) {
         runners[i] = (struct runner){.bare = bare, .next_free = bare->free, .slot = i};
         bare->free = &runners[i];

@@ -13,6 +13,7 @@
 #include "core/hash.h"
 #include "core/mem.h"
 #include "worker/details.h"
+#include "worker/flow_codec.h"
 #include "worker/mock.h"
 #include "worker/module.h"
 #include "worker/module_storage.h"
@@ -115,11 +116,31 @@ const char *sel_engine_failure_text(struct sel_engine *engine, const struct sel_
 
 /* ---- what user code may ask ---- */
 
+/* Until the codec of parents is there. */
+static int take_sent_parents(const struct sel_system *system, struct sel_str bytes,
+                             struct sel_parents **ret, struct sel_error *err)
+{
+    (void)system, (void)ret, (void)err;
+    return bytes.n ? SEL_EUNSUPPORTED : 0;
+}
+
+int sel_engine_parents_value(const struct sel_engine *engine, struct sel_parents *parents,
+                             struct sel_str bytes, bool failed, struct sel_arena *arena,
+                             struct sel_value *ret)
+{
+    struct sel_parents *taken = NULL;
+    int r = take_sent_parents(engine->system, bytes, &taken, NULL);
+    if (r == 0)
+        r = sel_parents_to_value(engine->system, taken ? taken : parents, failed, arena, ret);
+    sel_parents_unref(taken);
+    return r;
+}
+
 static int host_parents(void *ctx, const struct sel_task_env *env, bool failed,
                         struct sel_arena *arena, struct sel_value *ret, struct sel_error *err)
 {
     const struct sel_engine *engine = ctx;
-    int r = sel_parents_to_value(engine->system, env->parents, failed, arena, ret);
+    int r = sel_engine_parents_value(engine, env->parents, env->parents_bytes, failed, arena, ret);
     return r < 0 ? sel_error_set(err, r, (struct sel_pos){0}, "the parents: %s", sel_error_text(r))
                  : 0;
 }
@@ -129,18 +150,46 @@ static int host_storage(void *ctx, uint32_t index, struct sel_storage **ret, str
     return sel_engine_storage(ctx, index, ret, err);
 }
 
-static int host_exception(void *ctx, struct sel_str run_id, struct sel_arena *arena,
-                          struct sel_value *ret, struct sel_error *err)
+static void failure_value(struct sel_arena *arena, const struct failure *failure,
+                          struct sel_value *ret)
 {
-    struct failure failure;
-    if (!find_failure(ctx, run_id, &failure))
-        return sel_error_set(err, SEL_ENOTFOUND, (struct sel_pos){0}, "'%.*s' did not fail",
-                             SEL_STR_ARG(run_id));
     struct sel_details details;
     sel_details_begin(&details, arena);
-    sel_details_text(&details, "class", failure.error_class);
-    sel_details_text(&details, "message", failure.message);
+    sel_details_text(&details, "class", failure->error_class);
+    sel_details_text(&details, "message", failure->message);
     *ret = sel_details_end(&details);
+}
+
+/* A failure among parents that came over the wire. 1, 0, or why they cannot be read. */
+static int find_sent_failure(const struct sel_engine *engine, struct sel_str bytes,
+                             struct sel_str run_id, struct sel_arena *arena, struct failure *ret)
+{
+    struct sel_parents *parents = NULL;
+    int r = take_sent_parents(engine->system, bytes, &parents, NULL);
+    (void)run_id;
+    if (r == 0 && ret->error_class) {
+        ret->error_class = sel_arena_strdup(arena, sel_str_c(ret->error_class));
+        ret->message = sel_arena_strdup(arena, sel_str_c(ret->message));
+        r = ret->error_class && ret->message ? 1 : SEL_ENOMEM;
+    }
+    sel_parents_unref(parents);
+    return r;
+}
+
+static int host_exception(void *ctx, const struct sel_task_env *env, struct sel_str run_id,
+                          struct sel_arena *arena, struct sel_value *ret, struct sel_error *err)
+{
+    struct sel_engine *engine = ctx;
+    struct failure failure;
+    int r = env->parents_bytes.n
+                ? find_sent_failure(engine, env->parents_bytes, run_id, arena, &failure)
+                : find_failure(engine, run_id, &failure);
+    if (r < 0)
+        return sel_error_set(err, r, (struct sel_pos){0}, "the parents: %s", sel_error_text(r));
+    if (r == 0)
+        return sel_error_set(err, SEL_ENOTFOUND, (struct sel_pos){0}, "'%.*s' did not fail",
+                             SEL_STR_ARG(run_id));
+    failure_value(arena, &failure, ret);
     return 0;
 }
 
@@ -485,8 +534,11 @@ int sel_engine_new(const struct sel_executor_options *options, const struct sel_
                 : sel_error_set(err, SEL_ENOMEM, pos, "out of memory");
     if (r == 0)
         r = open_tracer(engine, err);
-    if (r == 0) /* trace events tell what nodes failed with, as fallbacks do */
-        engine->host.tracing = engine->keeps_failures = sel_tracer_is_on(engine->tracer);
+    if (r == 0)
+        engine->host.tracing = sel_tracer_is_on(engine->tracer);
+    /* Trace events tell what nodes failed with, as fallbacks do. Runs of a worker are told by the
+     * broker: what is kept here would only grow. */
+    engine->keeps_failures = flow && engine->host.tracing;
     if (r == 0)
         r = flow ? prepare_reachable(engine, flow, err) : prepare_all(engine, err);
     if (r < 0) {

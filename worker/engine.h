@@ -22,6 +22,7 @@
 
 struct sel_mock;
 struct sel_modules;
+struct sel_parents;
 struct sel_result_cache;
 
 struct sel_engine_code {
@@ -91,6 +92,12 @@ int sel_engine_open_flow_cache(struct sel_engine *engine, uint32_t flow,
                                struct sel_error *err) SEL_WARN_UNUSED;
 /* The environment of the run; `ctx`: its options. */
 const char *sel_engine_getenv(void *ctx, const char *name);
+
+/* The parents of a run as tasks see them, from whichever there is: `parents`, or `bytes` as they
+ * came over the wire. As sel_parents_to_value and sel_flow_take_parents. */
+int sel_engine_parents_value(const struct sel_engine *engine, struct sel_parents *parents,
+                             struct sel_str bytes, bool failed, struct sel_arena *arena,
+                             struct sel_value *ret) SEL_WARN_UNUSED;
 
 /* One line to the log. */
 void sel_engine_log(const struct sel_engine *engine, enum sel_log_level level, const char *fmt, ...)

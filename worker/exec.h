@@ -34,8 +34,8 @@ struct sel_task_host {
     int (*storage)(void *ctx, uint32_t index, struct sel_storage **ret, struct sel_error *err);
     /* {class, message} of a failed run by its id text, in `arena`; SEL_ENOTFOUND: it did not fail.
      */
-    int (*exception)(void *ctx, struct sel_str run_id, struct sel_arena *arena,
-                     struct sel_value *ret, struct sel_error *err);
+    int (*exception)(void *ctx, const struct sel_task_env *env, struct sel_str run_id,
+                     struct sel_arena *arena, struct sel_value *ret, struct sel_error *err);
     void (*log)(void *ctx, const struct sel_task_env *env, enum sel_log_level level,
                 struct sel_str text);
     /* A trace event (core/trace.h number) about a storage operation of user code. */
@@ -62,9 +62,10 @@ struct sel_task_env {
     const char *task_id;       /* text of the run id; "" for functions */
     const char *dispatcher_id; /* text of the flow id */
     uint32_t retried_count;
-    struct sel_str args;     /* node_args, msgpack bytes */
-    void *parents;           /* the host's own handle for its callbacks */
-    struct sel_buf *scratch; /* of the loop's thread, for what does not suspend; NULL: none */
+    struct sel_str args;          /* node_args, msgpack bytes */
+    void *parents;                /* the host's own handle for its callbacks */
+    struct sel_str parents_bytes; /* in place of it: worker/flow_codec.h */
+    struct sel_buf *scratch;      /* of the loop's thread, for what does not suspend; NULL: none */
 };
 
 enum sel_exec_outcome {

@@ -4,7 +4,6 @@
 #include <time.h>
 
 #include "worker/details.h"
-#include "worker/parents.h"
 
 /* ---- trace events ---- */
 
@@ -16,7 +15,8 @@ static struct sel_str flow_name(const struct sel_run *run)
 static struct sel_value run_parents(struct sel_run *run)
 {
     struct sel_value parents;
-    if (sel_parents_to_value(run->engine->system, run->parents, false, run->arena, &parents) < 0)
+    if (sel_engine_parents_value(run->engine, run->parents, run->parents_bytes, false, run->arena,
+                                 &parents) < 0)
         parents = sel_value_null;
     return parents;
 }
@@ -388,6 +388,7 @@ static void run_code(struct sel_run *run)
                                      .retried_count = run->retried_count,
                                      .args = run->args,
                                      .parents = run->parents,
+                                     .parents_bytes = run->parents_bytes,
                                      .scratch = run->scratch};
     struct sel_task *task = sel_task_new(run->arena, &run->env);
     if (!task) {

@@ -35,6 +35,7 @@ struct sel_run {
     const char *dispatcher_id;
     struct sel_str args; /* encoded */
     struct sel_parents *parents;
+    struct sel_str parents_bytes; /* in place of `parents`: as they came over the wire */
     uint32_t retried_count;
     struct sel_buf *scratch; /* see struct sel_task_env */
     void *user;              /* the caller's */

@@ -167,7 +167,7 @@ static int fetch_exception(struct sel_task *task, const char *name, struct sel_s
         return sel_task_note_memory(task);
     int r = SEL_ENOTFOUND;
     if (host && host->exception)
-        r = host->exception(host->ctx, id, task->arena, value, &err);
+        r = host->exception(host->ctx, task->env, id, task->arena, value, &err);
     if (r == SEL_ENOTFOUND)
         return did_not_fail(task, name);
     if (r < 0) {

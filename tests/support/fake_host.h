@@ -139,10 +139,11 @@ static inline int sel_fake_storage(void *ctx, uint32_t index, struct sel_storage
     return 0;
 }
 
-static inline int sel_fake_exception(void *ctx, struct sel_str run_id, struct sel_arena *arena,
+static inline int sel_fake_exception(void *ctx, const struct sel_task_env *env,
+                                     struct sel_str run_id, struct sel_arena *arena,
                                      struct sel_value *ret, struct sel_error *err)
 {
-    (void)ctx;
+    (void)ctx, (void)env;
     if (sel_str_eq_c(run_id, "fine"))
         return SEL_ENOTFOUND;
     if (sel_str_eq_c(run_id, "trouble"))
