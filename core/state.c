@@ -65,6 +65,15 @@ int sel_state_init(struct sel_state *state, struct sel_id id, uint32_t slot_coun
     return 0;
 }
 
+int sel_state_init_attempt(struct sel_state *state, struct sel_id id, uint32_t attempt,
+                           uint32_t slot_count, uint32_t edge_count, struct sel_str args)
+{
+    int r = sel_state_init(state, id, slot_count, edge_count, args);
+    if (r == 0)
+        state->attempt = attempt;
+    return r;
+}
+
 static void free_reused(struct sel_state *state)
 {
     for (uint32_t i = 0; i < state->reused_count; i++)

@@ -118,6 +118,11 @@ struct sel_state {
  * SEL_ENOMEM. */
 int sel_state_init(struct sel_state *state, struct sel_id id, uint32_t slot_count,
                    uint32_t edge_count, struct sel_str args) SEL_WARN_UNUSED;
+/* The same for a flow that has been tried `attempt` times before: as `attempt` events RETRY make
+ * it. */
+int sel_state_init_attempt(struct sel_state *state, struct sel_id id, uint32_t attempt,
+                           uint32_t slot_count, uint32_t edge_count,
+                           struct sel_str args) SEL_WARN_UNUSED;
 void sel_state_done(struct sel_state *state);
 
 /* 0; SEL_ENOMEM: nothing changed; SEL_EFORMAT: the event does not fit the state, nothing changed

@@ -25,7 +25,8 @@
 /* ---- parents ---- */
 
 /* Appends `parents`; nothing if there are none (NULL). Errors stick in `buf`. */
-void sel_flow_put_parents(const struct sel_parents *parents, struct sel_buf *buf);
+void sel_flow_put_parents(const struct sel_system *system, const struct sel_parents *parents,
+                          struct sel_buf *buf);
 /* The inverse: one reference in *ret, NULL for no bytes. 0; SEL_EFORMAT; SEL_ENOTFOUND: `system`
  * has no flow or node of that name; SEL_ELIMIT: flows are nested too deeply; SEL_ENOMEM. */
 int sel_flow_take_parents(const struct sel_system *system, struct sel_str bytes,
@@ -42,8 +43,9 @@ struct sel_flow_run_end {
 
 /* Appends the payload: of a failure (a plain map {class, message} unless `ended` is there), of a
  * success with `ended` or without (nothing). */
-void sel_flow_put_end(bool failed, struct sel_str error_class, struct sel_str message,
-                      const struct sel_ended_flow *ended, struct sel_buf *buf);
+void sel_flow_put_end(const struct sel_system *system, bool failed, struct sel_str error_class,
+                      struct sel_str message, const struct sel_ended_flow *ended,
+                      struct sel_buf *buf);
 /* What is not one of these is an end of which nothing is known. Texts point into `payload`. 0 or
  * SEL_ENOMEM. */
 int sel_flow_take_end(struct sel_str payload, struct sel_arena *arena,

@@ -46,6 +46,7 @@ void sel_ended_flow_unref(struct sel_ended_flow *ended)
             todo = child;
         }
         sel_mem_free(dead->children);
+        sel_run_failures_done(&dead->failures);
         sel_state_done(&dead->state);
         sel_mem_free(dead);
     }
@@ -83,21 +84,31 @@ void sel_parents_unref(struct sel_parents *parents)
         return;
     for (uint32_t i = 0; i < parents->count + parents->failed_count; i++) {
         sel_mem_free(parents->parents[i].id);
+        sel_mem_free(parents->parents[i].error_class);
+        sel_mem_free(parents->parents[i].message);
         sel_ended_flow_unref(parents->parents[i].ended);
     }
     sel_mem_free(parents->parents);
     sel_mem_free(parents);
 }
 
+static char *dup_text(struct sel_str text)
+{
+    char *copy = sel_mem_alloc(text.n + 1);
+    if (copy && text.n)
+        memcpy(copy, text.p, text.n);
+    if (copy)
+        copy[text.n] = '\0';
+    return copy;
+}
+
 int sel_parents_set_task(struct sel_parents *parents, uint32_t index, struct sel_str name,
                          struct sel_str id)
 {
     SEL_ASSERT(index < parents->count + parents->failed_count);
-    char *copy = sel_mem_alloc(id.n + 1);
+    char *copy = dup_text(id);
     if (!copy)
         return SEL_ENOMEM;
-    memcpy(copy, id.p, id.n);
-    copy[id.n] = '\0';
     parents->parents[index].name = name;
     parents->parents[index].id = copy;
     return 0;
@@ -107,15 +118,38 @@ void sel_parents_set_flow(struct sel_parents *parents, uint32_t index, struct se
                           struct sel_ended_flow *ended, bool compound)
 {
     SEL_ASSERT(index < parents->count + parents->failed_count);
-    parents->parents[index] = (struct sel_parent){name, NULL, sel_ended_flow_ref(ended), compound};
+    parents->parents[index] =
+        (struct sel_parent){.name = name, .ended = sel_ended_flow_ref(ended), .compound = compound};
+}
+
+int sel_parents_set_failure(struct sel_parents *parents, uint32_t index, const char *error_class,
+                            const char *message)
+{
+    SEL_ASSERT(index < parents->count + parents->failed_count);
+    struct sel_parent *parent = &parents->parents[index];
+    char *texts[2] = {dup_text(sel_str_c(error_class)), dup_text(sel_str_c(message))};
+    if (!texts[0] || !texts[1]) {
+        sel_mem_free(texts[0]);
+        sel_mem_free(texts[1]);
+        return SEL_ENOMEM;
+    }
+    sel_mem_free(parent->error_class);
+    sel_mem_free(parent->message);
+    parent->error_class = texts[0];
+    parent->message = texts[1];
+    return 0;
 }
 
 int sel_parents_copy(struct sel_parents *parents, uint32_t index, const struct sel_parent *from)
 {
+    int r = 0;
     if (from->id)
-        return sel_parents_set_task(parents, index, from->name, sel_str_c(from->id));
-    sel_parents_set_flow(parents, index, from->name, from->ended, from->compound);
-    return 0;
+        r = sel_parents_set_task(parents, index, from->name, sel_str_c(from->id));
+    else
+        sel_parents_set_flow(parents, index, from->name, from->ended, from->compound);
+    if (r == 0 && from->error_class)
+        r = sel_parents_set_failure(parents, index, from->error_class, from->message);
+    return r;
 }
 
 int sel_parents_part(struct sel_parents *parents, bool finished, bool failed,
@@ -140,6 +174,49 @@ int sel_parents_part(struct sel_parents *parents, bool finished, bool failed,
     }
     *ret = part;
     return 0;
+}
+
+/* ---- what they failed with ---- */
+
+#define DEPTH_MAX 400 /* flows in flows: stacks of coroutines are small */
+
+struct wanted {
+    struct sel_id flow;
+    uint32_t attempt, ordinal;
+};
+
+static bool find_in_flow(const struct sel_ended_flow *ended, const struct wanted *wanted,
+                         uint32_t depth, const char **ret_class, const char **ret_message)
+{
+    if (sel_id_eq(ended->state.id, wanted->flow))
+        return ended->state.attempt == wanted->attempt &&
+               sel_run_failures_find(&ended->failures, wanted->ordinal, ret_class, ret_message);
+    for (uint32_t i = 0; ended->children && depth < DEPTH_MAX && i < ended->state.child_count;
+         i++) {
+        if (ended->children[i] &&
+            find_in_flow(ended->children[i], wanted, depth + 1, ret_class, ret_message))
+            return true;
+    }
+    return false;
+}
+
+bool sel_parents_find_failure(const struct sel_parents *parents, struct sel_str id,
+                              const char **ret_class, const char **ret_message)
+{
+    struct wanted wanted;
+    bool is_run = sel_id_parse_run(id, &wanted.flow, &wanted.attempt, &wanted.ordinal);
+    for (uint32_t i = 0; parents && i < parents->failed_count; i++) {
+        const struct sel_parent *parent = &parents->parents[parents->count + i];
+        if (parent->id && parent->error_class && sel_str_eq_c(id, parent->id)) {
+            *ret_class = parent->error_class;
+            *ret_message = parent->message;
+            return true;
+        }
+        if (is_run && parent->ended &&
+            find_in_flow(parent->ended, &wanted, 0, ret_class, ret_message))
+            return true;
+    }
+    return false;
 }
 
 /* ---- as a value ---- */
@@ -197,8 +274,6 @@ static int add_run(struct tree_context *c, struct tree *tree, const struct sel_e
     sel_value_add(&member->ids, sel_value_from_str((struct sel_str){copy, id.n}));
     return 0;
 }
-
-#define DEPTH_MAX 400 /* flows in flows: stacks of coroutines are small */
 
 /* Adds the runs of an ended flow. Depth is that of flows in flows. */
 static int add_flow(struct tree_context *c, struct tree *tree, const struct sel_ended_flow *ended,

@@ -12,6 +12,7 @@
 #include "core/state.h"
 #include "core/system.h"
 #include "core/value.h"
+#include "worker/failures.h"
 
 /* A flow that has ended, as far as others may ask about it. */
 struct sel_ended_flow {
@@ -20,6 +21,7 @@ struct sel_ended_flow {
     struct sel_state state; /* its final one */
     struct sel_ended_flow *
         *children; /* parallel to state.children; NULL: nobody asked to keep it */
+    struct sel_run_failures failures; /* of its runs, on a cluster */
 };
 
 /* Takes over `take_state` and the array `take_children` (references included). One reference; NULL:
@@ -35,6 +37,7 @@ struct sel_parent {
     char *id;                     /* a task's run id, terminated; NULL: a sub-flow */
     struct sel_ended_flow *ended; /* a sub-flow's */
     bool compound;                /* its tasks in one map, whatever flow below they ran in */
+    char *error_class, *message;  /* on a cluster: what it failed with; NULL: not known */
 };
 
 struct sel_parents {
@@ -54,6 +57,9 @@ int sel_parents_set_task(struct sel_parents *parents, uint32_t index, struct sel
 /* Refs `ended`. */
 void sel_parents_set_flow(struct sel_parents *parents, uint32_t index, struct sel_str name,
                           struct sel_ended_flow *ended, bool compound);
+/* What entry `index` failed with. 0 or SEL_ENOMEM. */
+int sel_parents_set_failure(struct sel_parents *parents, uint32_t index, const char *error_class,
+                            const char *message) SEL_WARN_UNUSED;
 /* Copies one entry of another. 0 or SEL_ENOMEM. */
 int sel_parents_copy(struct sel_parents *parents, uint32_t index,
                      const struct sel_parent *from) SEL_WARN_UNUSED;
