@@ -116,20 +116,12 @@ const char *sel_engine_failure_text(struct sel_engine *engine, const struct sel_
 
 /* ---- what user code may ask ---- */
 
-/* Until the codec of parents is there. */
-static int take_sent_parents(const struct sel_system *system, struct sel_str bytes,
-                             struct sel_parents **ret, struct sel_error *err)
-{
-    (void)system, (void)ret, (void)err;
-    return bytes.n ? SEL_EUNSUPPORTED : 0;
-}
-
 int sel_engine_parents_value(const struct sel_engine *engine, struct sel_parents *parents,
                              struct sel_str bytes, bool failed, struct sel_arena *arena,
                              struct sel_value *ret)
 {
     struct sel_parents *taken = NULL;
-    int r = take_sent_parents(engine->system, bytes, &taken, NULL);
+    int r = sel_flow_take_parents(engine->system, bytes, &taken, NULL);
     if (r == 0)
         r = sel_parents_to_value(engine->system, taken ? taken : parents, failed, arena, ret);
     sel_parents_unref(taken);
@@ -165,9 +157,8 @@ static int find_sent_failure(const struct sel_engine *engine, struct sel_str byt
                              struct sel_str run_id, struct sel_arena *arena, struct failure *ret)
 {
     struct sel_parents *parents = NULL;
-    int r = take_sent_parents(engine->system, bytes, &parents, NULL);
-    (void)run_id;
-    if (r == 0 && ret->error_class) {
+    int r = sel_flow_take_parents(engine->system, bytes, &parents, NULL);
+    if (r == 0 && sel_parents_find_failure(parents, run_id, &ret->error_class, &ret->message)) {
         ret->error_class = sel_arena_strdup(arena, sel_str_c(ret->error_class));
         ret->message = sel_arena_strdup(arena, sel_str_c(ret->message));
         r = ret->error_class && ret->message ? 1 : SEL_ENOMEM;
@@ -360,7 +351,7 @@ static int prepare_task(struct sel_engine *engine, uint32_t index, struct sel_er
     struct sel_storage *storage;
     if (r == 0 && task->storage != SEL_NONE)
         r = sel_engine_storage(engine, task->storage, &storage, err);
-    return r < 0 ? r : sel_engine_open_task_caches(engine, index, err);
+    return r;
 }
 
 static int check_function(struct sel_engine *engine, enum sel_module_kind kind,
@@ -382,8 +373,8 @@ static bool is_builtin_module(struct sel_str module)
     return module.n >= prefix.n && memcmp(module.p, prefix.p, prefix.n) == 0;
 }
 
-static int prepare_flow(struct sel_engine *engine, const struct sel_flow_def *flow,
-                        struct sel_error *err)
+static int check_flow(struct sel_engine *engine, const struct sel_flow_def *flow,
+                      struct sel_error *err)
 {
     int r = 0;
     for (uint32_t e = 0; e < flow->edge_count && r == 0; e++) {
@@ -392,7 +383,47 @@ static int prepare_flow(struct sel_engine *engine, const struct sel_flow_def *fl
     }
     if (r == 0 && flow->has_sampling && !is_builtin_module(flow->sampling.module))
         r = check_function(engine, SEL_MODULE_SAMPLING, &flow->sampling, err);
-    return r < 0 ? r : sel_engine_open_flow_cache(engine, flow->index, err);
+    return r;
+}
+
+static int check_selective(struct sel_engine *engine, const struct sel_task_def *task,
+                           struct sel_error *err)
+{
+    const struct sel_import *function = &task->selective_run_function;
+    return is_builtin_module(function->module)
+               ? 0
+               : check_function(engine, SEL_MODULE_SELECTIVE, function, err);
+}
+
+static int prepare_flow(struct sel_engine *engine, const struct sel_flow_def *flow,
+                        struct sel_error *err)
+{
+    int r = check_flow(engine, flow, err);
+    return r < 0 ? r : sel_engine_open_flow_cache(engine, &engine->caches, flow->index, err);
+}
+
+static void warn(struct sel_engine *engine, const char *what, struct sel_str name,
+                 const struct sel_error *err)
+{
+    char text[SEL_ERROR_TEXT_MAX + 128];
+    sel_engine_log(engine, SEL_LOG_WARNING, "%s '%.*s': %s", what, SEL_STR_ARG(name),
+                   sel_error_format(err, text, sizeof(text)));
+}
+
+void sel_engine_prepare_flows(struct sel_engine *engine)
+{
+    const struct sel_system *s = engine->system;
+    struct sel_error err;
+    for (uint32_t i = 0; i < s->flow_count; i++) {
+        err = (struct sel_error){0};
+        if (check_flow(engine, &s->flows[i], &err) < 0)
+            warn(engine, "flow", s->flows[i].name, &err);
+    }
+    for (uint32_t i = 0; i < s->task_count; i++) {
+        err = (struct sel_error){0};
+        if (check_selective(engine, &s->tasks[i], &err) < 0)
+            warn(engine, "task", s->tasks[i].name, &err);
+    }
 }
 
 /* Prepares everything that `flow` can come to run. */
@@ -415,10 +446,11 @@ static int prepare_reachable(struct sel_engine *engine, const struct sel_flow_de
             uint32_t node = f->nodes[i].node;
             engine->keeps_failures |= f->choice_count > 0;
             if (!sel_system_is_flow(s, node)) {
-                const struct sel_import *selective = &s->tasks[node].selective_run_function;
                 r = prepare_task(engine, node, err);
-                if (r == 0 && !is_builtin_module(selective->module))
-                    r = check_function(engine, SEL_MODULE_SELECTIVE, selective, err);
+                if (r == 0)
+                    r = sel_engine_open_task_caches(engine, &engine->caches, node, err);
+                if (r == 0)
+                    r = check_selective(engine, &s->tasks[node], err);
             } else if (!seen[node - s->task_count]) {
                 seen[node - s->task_count] = true;
                 todo[count++] = node - s->task_count;
@@ -528,7 +560,10 @@ int sel_engine_new(const struct sel_executor_options *options, const struct sel_
     engine->storages =
         sel_mem_zalloc(sizeof(*engine->storages) * ((size_t)system->storage_count + 1));
     engine->failures = SEL_NEW(struct sel_failure_table);
-    int cached = sel_engine_caches_init(engine);
+    int cached = sel_engine_caches_init(engine, &engine->caches);
+    if (cached == 0)
+        cached = -pthread_key_create(&engine->caches_key, NULL);
+    engine->has_caches_key = cached == 0;
     int r = cached == 0 && engine->codes && engine->storages && engine->failures
                 ? 0
                 : sel_error_set(err, SEL_ENOMEM, pos, "out of memory");
@@ -562,7 +597,9 @@ struct sel_engine *sel_engine_free(struct sel_engine *engine)
         if (engine->storages[i] && engine->tracer)
             trace_connect(engine, &engine->system->storages[i], SEL_TRACE_STORAGE_DISCONNECT);
     }
-    sel_engine_caches_done(engine);
+    sel_engine_caches_done(engine, &engine->caches);
+    if (engine->has_caches_key)
+        (void)pthread_key_delete(engine->caches_key); /* it is one */
     engine->tracer = sel_tracer_free(engine->tracer); /* it may still write to storages */
     for (uint32_t i = 0; engine->storages && i < engine->system->storage_count; i++) {
         if (engine->storages[i])

@@ -31,7 +31,7 @@ struct sel_engine_code {
     struct sel_schema *schema; /* or NULL */
 };
 
-/* By index in the system; NULL: none. Used by the hub's thread alone. */
+/* By index in the system; NULL: none. Used by one thread alone. */
 struct sel_engine_caches {
     struct sel_result_cache **tasks, **storages; /* of results */
     struct sel_result_cache **flows;             /* of the states of their nodes */
@@ -40,9 +40,11 @@ struct sel_engine_caches {
 struct sel_engine {
     const struct sel_executor_options *options;
     const struct sel_system *system;
-    struct sel_engine_code *codes; /* by task */
-    struct sel_storage **storages; /* by index; NULL: not open yet */
-    struct sel_engine_caches caches;
+    struct sel_engine_code *codes;   /* by task */
+    struct sel_storage **storages;   /* by index; NULL: not open yet */
+    struct sel_engine_caches caches; /* of the executor's hub */
+    pthread_key_t caches_key;        /* those of a thread of a worker; NULL: the ones above */
+    bool has_caches_key;
     pthread_mutex_t storage_lock; /* while a storage is opened */
     pthread_mutex_t lock;         /* of `failures` */
     struct sel_tracer *tracer;
@@ -52,7 +54,7 @@ struct sel_engine {
     struct sel_arena report_arena;      /* texts of the report */
 };
 
-/* `flow`: only what it can reach is prepared. NULL: all tasks are, for bare runs; those of queues
+/* `flow`: only what it can reach is prepared. NULL: all tasks are, for workers; those of queues
  * that options->queues does not name may lack code (codes[i].ops is NULL then). `options` and its
  * system outlive the engine. Errors as sel_executor_new. */
 int sel_engine_new(const struct sel_executor_options *options, const struct sel_flow_def *flow,
@@ -62,6 +64,16 @@ struct sel_engine *sel_engine_free(struct sel_engine *engine); /* returns NULL *
 /* The storage `index`, opened if need be (which blocks). */
 int sel_engine_storage(struct sel_engine *engine, uint32_t index, struct sel_storage **ret,
                        struct sel_error *err) SEL_WARN_UNUSED;
+
+/* Finds what flows call besides tasks: functions of modules. What is missing is told to the log:
+ * flows that need it are not for this worker. For an engine that was made without a flow. */
+void sel_engine_prepare_flows(struct sel_engine *engine);
+
+/* Caches belong to one thread: opens those that the calling one looks into from now on. 0, or what
+ * sel_result_cache_open says. For an engine that was made without a flow, which has no others. */
+int sel_engine_open_caches(struct sel_engine *engine, struct sel_error *err) SEL_WARN_UNUSED;
+/* By the same thread, before the engine is freed; if it opened none, nothing. */
+void sel_engine_close_caches(struct sel_engine *engine);
 
 /* The cache that results of a task go through, NULL if none: its own, else that of its storage. */
 struct sel_result_cache *sel_engine_result_cache(const struct sel_engine *engine,
@@ -84,12 +96,13 @@ const char *sel_engine_failure_text(struct sel_engine *engine, const struct sel_
                                     uint32_t ordinal, struct sel_arena *arena);
 
 /* ---- between engine.c and engine_cache.c ---- */
-int sel_engine_caches_init(struct sel_engine *engine) SEL_WARN_UNUSED; /* 0 or SEL_ENOMEM */
-void sel_engine_caches_done(struct sel_engine *engine);
-int sel_engine_open_task_caches(struct sel_engine *engine, uint32_t task,
-                                struct sel_error *err) SEL_WARN_UNUSED;
-int sel_engine_open_flow_cache(struct sel_engine *engine, uint32_t flow,
-                               struct sel_error *err) SEL_WARN_UNUSED;
+int sel_engine_caches_init(struct sel_engine *engine,
+                           struct sel_engine_caches *caches) SEL_WARN_UNUSED; /* 0 or SEL_ENOMEM */
+void sel_engine_caches_done(struct sel_engine *engine, struct sel_engine_caches *caches);
+int sel_engine_open_task_caches(struct sel_engine *engine, struct sel_engine_caches *caches,
+                                uint32_t task, struct sel_error *err) SEL_WARN_UNUSED;
+int sel_engine_open_flow_cache(struct sel_engine *engine, struct sel_engine_caches *caches,
+                               uint32_t flow, struct sel_error *err) SEL_WARN_UNUSED;
 /* The environment of the run; `ctx`: its options. */
 const char *sel_engine_getenv(void *ctx, const char *name);
 

@@ -1,13 +1,12 @@
 /* The caches of an engine: of results, by task or by storage, and of the states of nodes, by flow.
- * Opened with the code that uses them, then used by the hub's thread alone. */
+ * A set of them belongs to one thread: the executor's hub, or one of a worker that decides. */
 #include "core/mem.h"
 #include "worker/engine.h"
 #include "worker/result_cache.h"
 
-int sel_engine_caches_init(struct sel_engine *engine)
+int sel_engine_caches_init(struct sel_engine *engine, struct sel_engine_caches *c)
 {
     const struct sel_system *s = engine->system;
-    struct sel_engine_caches *c = &engine->caches;
     c->tasks = sel_mem_zalloc(sizeof(*c->tasks) * ((size_t)s->task_count + 1));
     c->storages = sel_mem_zalloc(sizeof(*c->storages) * ((size_t)s->storage_count + 1));
     c->flows = sel_mem_zalloc(sizeof(*c->flows) * ((size_t)s->flow_count + 1));
@@ -21,13 +20,13 @@ static void close_all(struct sel_result_cache **caches, uint32_t count)
     sel_mem_free(caches);
 }
 
-void sel_engine_caches_done(struct sel_engine *engine)
+void sel_engine_caches_done(struct sel_engine *engine, struct sel_engine_caches *c)
 {
     const struct sel_system *s = engine->system;
-    close_all(engine->caches.tasks, s->task_count);
-    close_all(engine->caches.storages, s->storage_count);
-    close_all(engine->caches.flows, s->flow_count);
-    engine->caches = (struct sel_engine_caches){0};
+    close_all(c->tasks, s->task_count);
+    close_all(c->storages, s->storage_count);
+    close_all(c->flows, s->flow_count);
+    *c = (struct sel_engine_caches){0};
 }
 
 /* With a mock, a cache that cannot be had is left out. */
@@ -50,32 +49,85 @@ static int open_cache(struct sel_engine *engine, const struct sel_cache_def *def
     return r < 0 ? sel_error_set(err, r, own.pos, "%s", own.text) : 0;
 }
 
-int sel_engine_open_task_caches(struct sel_engine *engine, uint32_t task, struct sel_error *err)
+int sel_engine_open_task_caches(struct sel_engine *engine, struct sel_engine_caches *caches,
+                                uint32_t task, struct sel_error *err)
 {
     const struct sel_task_def *def = &engine->system->tasks[task];
-    int r = open_cache(engine, &def->cache, &engine->caches.tasks[task], err);
+    int r = open_cache(engine, &def->cache, &caches->tasks[task], err);
     if (r < 0 || def->storage == SEL_NONE)
         return r;
     return open_cache(engine, &engine->system->storages[def->storage].cache,
-                      &engine->caches.storages[def->storage], err);
+                      &caches->storages[def->storage], err);
 }
 
-int sel_engine_open_flow_cache(struct sel_engine *engine, uint32_t flow, struct sel_error *err)
+int sel_engine_open_flow_cache(struct sel_engine *engine, struct sel_engine_caches *caches,
+                               uint32_t flow, struct sel_error *err)
 {
-    return open_cache(engine, &engine->system->flows[flow].cache, &engine->caches.flows[flow], err);
+    return open_cache(engine, &engine->system->flows[flow].cache, &caches->flows[flow], err);
 }
+
+/* ---- of the threads of a worker ---- */
+
+static int open_all(struct sel_engine *engine, struct sel_engine_caches *caches,
+                    struct sel_error *err)
+{
+    const struct sel_system *s = engine->system;
+    int r = 0;
+    for (uint32_t i = 0; i < s->task_count && r == 0; i++)
+        r = sel_engine_open_task_caches(engine, caches, i, err);
+    for (uint32_t i = 0; i < s->flow_count && r == 0; i++)
+        r = sel_engine_open_flow_cache(engine, caches, i, err);
+    return r;
+}
+
+int sel_engine_open_caches(struct sel_engine *engine, struct sel_error *err)
+{
+    struct sel_engine_caches *caches = SEL_NEW(struct sel_engine_caches);
+    int r = caches ? sel_engine_caches_init(engine, caches) : SEL_ENOMEM;
+    if (r == 0)
+        r = -pthread_setspecific(engine->caches_key, caches);
+    if (r < 0) {
+        if (caches)
+            sel_engine_caches_done(engine, caches);
+        sel_mem_free(caches);
+        return sel_error_set(err, r, (struct sel_pos){0}, "caches: %s", sel_error_text(r));
+    }
+    r = open_all(engine, caches, err);
+    if (r < 0)
+        sel_engine_close_caches(engine);
+    return r;
+}
+
+void sel_engine_close_caches(struct sel_engine *engine)
+{
+    struct sel_engine_caches *caches = pthread_getspecific(engine->caches_key);
+    if (!caches)
+        return;
+    (void)pthread_setspecific(engine->caches_key, NULL); /* needs no memory */
+    sel_engine_caches_done(engine, caches);
+    sel_mem_free(caches);
+}
+
+static const struct sel_engine_caches *caches_here(const struct sel_engine *engine)
+{
+    const struct sel_engine_caches *own = pthread_getspecific(engine->caches_key);
+    return own ? own : &engine->caches;
+}
+
+/* ---- looking ---- */
 
 struct sel_result_cache *sel_engine_result_cache(const struct sel_engine *engine,
                                                  const struct sel_task_def *task)
 {
-    struct sel_result_cache *own = engine->caches.tasks[task - engine->system->tasks];
+    const struct sel_engine_caches *caches = caches_here(engine);
+    struct sel_result_cache *own = caches->tasks[task - engine->system->tasks];
     if (own || task->storage == SEL_NONE)
         return own;
-    return engine->caches.storages[task->storage];
+    return caches->storages[task->storage];
 }
 
 struct sel_result_cache *sel_engine_state_cache(const struct sel_engine *engine,
                                                 const struct sel_flow_def *flow)
 {
-    return engine->caches.flows[flow->index];
+    return caches_here(engine)->flows[flow->index];
 }
