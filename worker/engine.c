@@ -550,6 +550,7 @@ int sel_engine_new(const struct sel_executor_options *options, const struct sel_
     engine->system = system;
     pthread_mutex_init(&engine->lock, NULL);
     pthread_mutex_init(&engine->storage_lock, NULL);
+    pthread_mutex_init(&engine->shared_caches.lock, NULL);
     engine->host = (struct sel_task_host){.ctx = engine,
                                           .parents = host_parents,
                                           .storage = host_storage,
@@ -611,5 +612,6 @@ struct sel_engine *sel_engine_free(struct sel_engine *engine)
     sel_arena_done(&engine->report_arena);
     pthread_mutex_destroy(&engine->lock);
     pthread_mutex_destroy(&engine->storage_lock);
+    pthread_mutex_destroy(&engine->shared_caches.lock);
     return sel_mem_free(engine);
 }

@@ -18,12 +18,12 @@
 #include "storage/storage.h"
 #include "worker/exec.h"
 #include "worker/executor.h"
+#include "worker/result_cache.h"
 #include "worker/tracer.h"
 
 struct sel_mock;
 struct sel_modules;
 struct sel_parents;
-struct sel_result_cache;
 
 struct sel_engine_code {
     const struct sel_runtime_ops *ops; /* NULL: the flow at hand cannot reach the task */
@@ -45,6 +45,7 @@ struct sel_engine {
     struct sel_engine_caches caches; /* of the executor's hub */
     pthread_key_t caches_key;        /* those of a thread of a worker; NULL: the ones above */
     bool has_caches_key;
+    struct sel_shared_caches shared_caches;
     pthread_mutex_t storage_lock; /* while a storage is opened */
     pthread_mutex_t lock;         /* of `failures` */
     struct sel_tracer *tracer;

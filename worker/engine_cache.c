@@ -37,7 +37,8 @@ static int open_cache(struct sel_engine *engine, const struct sel_cache_def *def
                                                      .modules = engine->options->modules,
                                                      .host = &engine->host,
                                                      .getenv = sel_engine_getenv,
-                                                     .getenv_ctx = (void *)engine->options};
+                                                     .getenv_ctx = (void *)engine->options,
+                                                     .shared = &engine->shared_caches};
     struct sel_error own = {0};
     if (*cache) /* of a storage that another task has too */
         return 0;

@@ -59,52 +59,144 @@ static int open_memory(enum sel_cache_kind kind, const struct sel_cache_def *def
 
 /* ---- LMDB ---- */
 
-struct lmdb_cache {
-    struct sel_result_cache base; /* first */
+/* One open cache of a definition. */
+struct sel_shared_cache {
+    struct sel_shared_cache *next;
+    struct sel_shared_caches *owner; /* NULL: one thread's */
+    const struct sel_cache_def *def;
+    uint32_t refs; /* as `next`, under the owner's lock */
+    pthread_mutex_t lock;
     struct sel_lmdb_cache *cache;
 };
 
+struct lmdb_cache {
+    struct sel_result_cache base; /* first */
+    struct sel_shared_cache *shared;
+};
+
+/* Neither suspends, so that the lock is held for as long as the call takes. */
 static int lmdb_get(struct sel_result_cache *cache, struct sel_arena *arena, struct sel_str id,
                     struct sel_str *ret, struct sel_error *err)
 {
-    return sel_lmdb_cache_get(((struct lmdb_cache *)cache)->cache, arena, id, ret, err);
+    struct sel_shared_cache *shared = ((struct lmdb_cache *)cache)->shared;
+    pthread_mutex_lock(&shared->lock);
+    int r = sel_lmdb_cache_get(shared->cache, arena, id, ret, err);
+    pthread_mutex_unlock(&shared->lock);
+    return r;
 }
 
 static int lmdb_add(struct sel_result_cache *cache, struct sel_arena *arena, struct sel_str id,
                     struct sel_str item, struct sel_error *err)
 {
+    struct sel_shared_cache *shared = ((struct lmdb_cache *)cache)->shared;
     (void)arena;
-    return sel_lmdb_cache_add(((struct lmdb_cache *)cache)->cache, id, item, err);
+    pthread_mutex_lock(&shared->lock);
+    int r = sel_lmdb_cache_add(shared->cache, id, item, err);
+    pthread_mutex_unlock(&shared->lock);
+    return r;
+}
+
+static void unlist(struct sel_shared_cache *shared)
+{
+    struct sel_shared_cache **at = &shared->owner->first;
+    while (*at != shared)
+        at = &(*at)->next;
+    *at = shared->next;
+}
+
+static void unref_shared(struct sel_shared_cache *shared)
+{
+    struct sel_shared_caches *owner = shared->owner;
+    if (owner)
+        pthread_mutex_lock(&owner->lock);
+    bool is_last = --shared->refs == 0;
+    if (is_last && owner)
+        unlist(shared);
+    if (is_last)
+        sel_lmdb_cache_close(shared->cache); /* before another one may open the folder */
+    if (owner)
+        pthread_mutex_unlock(&owner->lock);
+    if (!is_last)
+        return;
+    pthread_mutex_destroy(&shared->lock);
+    sel_mem_free(shared);
 }
 
 static void lmdb_close(struct sel_result_cache *cache)
 {
-    sel_lmdb_cache_close(((struct lmdb_cache *)cache)->cache);
+    unref_shared(((struct lmdb_cache *)cache)->shared);
     sel_mem_free(cache);
 }
 
 static const struct sel_result_cache_ops lmdb_ops = {
     .get = lmdb_get, .add = lmdb_add, .close = lmdb_close};
 
-static int open_lmdb(const struct sel_result_cache_options *options,
-                     const struct sel_cache_def *def, struct sel_result_cache **ret,
-                     struct sel_error *err)
+/* 0 and *ret, NULL if its size is 0. */
+static int new_shared(const struct sel_result_cache_options *options,
+                      const struct sel_cache_def *def, struct sel_shared_cache **ret,
+                      struct sel_error *err)
 {
     struct sel_storage_options lmdb = {.name = def->import.name,
                                        .config = &def->config,
                                        .getenv = options->getenv,
                                        .getenv_ctx = options->getenv_ctx};
+    struct sel_shared_cache *shared = SEL_NEW(struct sel_shared_cache);
+    *ret = NULL;
+    if (!shared)
+        return sel_error_set(err, SEL_ENOMEM, def->import.pos, "out of memory");
+    int r = sel_lmdb_cache_open(&lmdb, &shared->cache, err);
+    if (r < 0 || !shared->cache) {
+        sel_mem_free(shared);
+        return r;
+    }
+    pthread_mutex_init(&shared->lock, NULL);
+    shared->def = def;
+    shared->refs = 1;
+    *ret = shared;
+    return 0;
+}
+
+/* The one that another thread has opened, or a new one. */
+static int find_shared(const struct sel_result_cache_options *options,
+                       const struct sel_cache_def *def, struct sel_shared_cache **ret,
+                       struct sel_error *err)
+{
+    struct sel_shared_caches *owner = options->shared;
+    int r = 0;
+    pthread_mutex_lock(&owner->lock); /* for as long as it takes: this is the start */
+    struct sel_shared_cache *shared = owner->first;
+    while (shared && shared->def != def)
+        shared = shared->next;
+    if (shared) {
+        shared->refs++;
+    } else {
+        r = new_shared(options, def, &shared, err);
+        if (r == 0 && shared) {
+            shared->owner = owner;
+            shared->next = owner->first;
+            owner->first = shared;
+        }
+    }
+    pthread_mutex_unlock(&owner->lock);
+    *ret = shared;
+    return r;
+}
+
+static int open_lmdb(const struct sel_result_cache_options *options,
+                     const struct sel_cache_def *def, struct sel_result_cache **ret,
+                     struct sel_error *err)
+{
     struct lmdb_cache *cache = SEL_NEW(struct lmdb_cache);
+    *ret = NULL;
     if (!cache)
         return sel_error_set(err, SEL_ENOMEM, def->import.pos, "out of memory");
     cache->base.ops = &lmdb_ops;
-    int r = sel_lmdb_cache_open(&lmdb, &cache->cache, err);
-    if (r == 0 && cache->cache) {
+    int r = options->shared ? find_shared(options, def, &cache->shared, err)
+                            : new_shared(options, def, &cache->shared, err);
+    if (r == 0 && cache->shared)
         *ret = &cache->base;
-        return 0;
-    }
-    *ret = NULL;
-    sel_mem_free(cache);
+    else
+        sel_mem_free(cache);
     return r;
 }
 

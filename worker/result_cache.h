@@ -5,6 +5,8 @@
 #ifndef SEL_WORKER_RESULT_CACHE_H
 #define SEL_WORKER_RESULT_CACHE_H
 
+#include <pthread.h>
+
 #include "core/arena.h"
 #include "core/error.h"
 #include "core/str.h"
@@ -26,6 +28,14 @@ struct sel_result_cache {
     const struct sel_result_cache_ops *ops;
 };
 
+/* Caches on disk that threads of a process have together: LMDB opens a folder once a process.
+ * Zeroed but for the lock, which its owner makes. */
+struct sel_shared_cache;
+struct sel_shared_caches {
+    pthread_mutex_t lock;
+    struct sel_shared_cache *first;
+};
+
 /* All of it outlives the caches. */
 struct sel_result_cache_options {
     const struct sel_system *system;
@@ -33,6 +43,7 @@ struct sel_result_cache_options {
     const struct sel_task_host *host; /* what functions of modules may ask */
     const char *(*getenv)(void *ctx, const char *name);
     void *getenv_ctx;
+    struct sel_shared_caches *shared; /* NULL: there are no other threads */
 };
 
 /* Finds and opens the cache that `def`, which outlives it, describes.
