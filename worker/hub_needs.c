@@ -38,6 +38,12 @@ void sel_hub_wake(struct sel_work *work)
     sel_io_wake(&sleep->waiter);
 }
 
+/* Whether the flow has no use for what is fetched any more. */
+static bool is_unwanted(const struct fetch *f)
+{
+    return f->hub->canceled || f->run->canceled || f->run->ended;
+}
+
 /* Sleeps by the hub's clock. While it does, the hub may be idle and virtual time goes on. */
 static int hub_sleep(struct fetch *f, int64_t us)
 {
@@ -54,7 +60,7 @@ static int hub_sleep(struct fetch *f, int64_t us)
     }
     f->hub->fetching--;
     io->ops->wait(io, &sleep->waiter);
-    return f->hub->canceled ? SEL_ECANCELED : 0;
+    return is_unwanted(f) ? SEL_ECANCELED : 0;
 }
 
 /* Waiting for a storage that is away does not count. */
@@ -203,7 +209,7 @@ static int retrieve_again(struct fetch *f, struct batch *batch)
 {
     int r = retrieve(f, batch);
     while (r == SEL_ESTORAGE) {
-        if (f->hub->canceled)
+        if (is_unwanted(f))
             return SEL_ECANCELED;
         if (f->hub->virtual_time && ++f->retries > VIRTUAL_RETRIES_MAX)
             return r;
@@ -451,7 +457,7 @@ static int begin_fetch(struct fetch *f, struct sel_flow_run *run, struct sel_are
                    SEL_STR_ARG(run->flow->name));
     sel_co_set_name(co, f->name);
     run->fetcher = co;
-    if (run->hub->canceled)
+    if (is_unwanted(f))
         return SEL_ECANCELED; /* before it came to run */
     return start_limit(f);
 }
@@ -467,7 +473,9 @@ static bool end_fetch(struct fetch *f)
     run->fetcher = NULL;
     if (f->hub->canceled)
         sel_hub_cancel_flow(run);
-    return !run->ended && !f->hub->canceled;
+    else if (run->canceled)
+        sel_hub_make_ready(run); /* to be cancelled */
+    return !is_unwanted(f);
 }
 
 static void fetch_main(void *arg)
@@ -485,9 +493,23 @@ static void fetch_main(void *arg)
     sel_hub_flow_unref(run);
 }
 
+static void answer_at_once(struct sel_flow_run *run)
+{
+    struct sel_error err = {0};
+    int r = run->hub->ops->answer(run, &err);
+    if (r < 0)
+        sel_hub_fail_flow(run, err.text[0] ? err.text : sel_error_text(r));
+    else
+        sel_hub_make_ready(run);
+}
+
 void sel_hub_fetch(struct sel_flow_run *run)
 {
     struct sel_hub *hub = run->hub;
+    if (hub->ops->answer) {
+        answer_at_once(run);
+        return;
+    }
     run->fetching = true;
     hub->fetching++;
     (void)sel_hub_flow_ref(run);
@@ -496,7 +518,7 @@ void sel_hub_fetch(struct sel_flow_run *run)
         return;
     run->fetching = false;
     hub->fetching--;
-    sel_hub_fatal(hub, r, "what a decision needs cannot be fetched");
+    hub->ops->give_up(run, r, "what a decision needs cannot be fetched");
     sel_hub_flow_unref(run);
 }
 
@@ -508,7 +530,7 @@ static void states_main(void *arg)
     struct sel_arena arena = {0};
     struct fetch f;
     int r = begin_fetch(&f, run, &arena);
-    for (; r == 0 && !f.hub->canceled && run->noted_count < run->input_count; run->noted_count++) {
+    for (; r == 0 && !is_unwanted(&f) && run->noted_count < run->input_count; run->noted_count++) {
         /* a copy: the ring may move meanwhile */
         struct sel_flow_input input =
             run->inputs[((uint64_t)run->input_head + run->noted_count) % run->input_cap];
@@ -533,7 +555,7 @@ void sel_hub_note_states(struct sel_flow_run *run)
         return;
     run->fetching = false;
     hub->fetching--;
-    sel_hub_fatal(hub, r, "the states of nodes cannot be noted");
+    hub->ops->give_up(run, r, "the states of nodes cannot be noted");
     sel_hub_flow_unref(run);
 }
 
@@ -565,7 +587,6 @@ static double builtin_sampling(struct sel_flow_run *run, const struct sel_strate
 /* Waits `seconds`, or ends the flow. */
 static void set_alarm(struct sel_flow_run *run, double seconds)
 {
-    struct sel_hub *hub = run->hub;
     run->new_started = run->new_fallback = 0;
     if (seconds < 0) {
         sel_hub_end_flow(run);
@@ -576,10 +597,9 @@ static void set_alarm(struct sel_flow_run *run, double seconds)
     run->asleep = true;
     sel_hub_trace_dispatcher(run, SEL_TRACE_DISPATCHER_RETRY, NULL);
     int64_t us = seconds >= 9e12 ? INT64_MAX : (int64_t)(seconds * 1e6);
-    uint32_t node = hub->system->task_count + run->flow->index;
     /* an alarm that rings at once would spin: the queue gives others their turn in between */
-    if (sel_local_push(&hub->queues, &run->alarm, node, sel_hub_now_us(hub), us > 0 ? us : 1) < 0)
-        sel_hub_fatal(hub, SEL_ENOMEM, "an alarm cannot be set");
+    if (run->hub->ops->set_alarm(run, us > 0 ? us : 1) < 0)
+        run->hub->ops->give_up(run, SEL_ENOMEM, "an alarm cannot be set");
 }
 
 static struct sel_value names_of(struct fetch *f, enum sel_run_status status)
@@ -669,7 +689,7 @@ void sel_hub_sample(struct sel_flow_run *run)
     const struct sel_strategy *strategy = NULL;
     if (sel_str_eq_c(run->flow->sampling.module, "selinon.strategies"))
         strategy = sel_strategy_find(run->flow->sampling.name);
-    if (!strategy && hub->engine->options->mock)
+    if (!strategy && (hub->engine->options->mock || !hub->loop))
         strategy = sel_strategy_find(SEL_STR("biexponential_increase"));
     if (strategy) {
         set_alarm(run, builtin_sampling(run, strategy));
@@ -682,7 +702,7 @@ void sel_hub_sample(struct sel_flow_run *run)
     if (r < 0) {
         hub->fetching--;
         run->fetching = false;
+        hub->ops->give_up(run, r, "a sampling strategy cannot be asked");
         sel_hub_flow_unref(run);
-        sel_hub_fatal(hub, r, "a sampling strategy cannot be asked");
     }
 }

@@ -243,9 +243,8 @@ static void note_node_end(struct note *n, const struct sel_note *note, bool fail
     sel_details_str(&n->details, "node_name", slot_name(n, note->slot));
     put_selective(n);
     if (failed)
-        sel_details_text(
-            &n->details, "what",
-            sel_engine_failure_text(n->hub->engine, &n->run->state, note->ordinal, n->arena));
+        sel_details_text(&n->details, "what",
+                         n->hub->ops->failure_text(n->run, note->ordinal, n->arena));
 }
 
 static void note_edge_false(struct note *n, const struct sel_note *note)
