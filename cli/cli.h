@@ -53,12 +53,16 @@ struct sel_cli_command {
 extern const struct sel_cli_command sel_cli_cmd_dev;
 extern const struct sel_cli_command sel_cli_cmd_drain;
 extern const struct sel_cli_command sel_cli_cmd_execute;
+extern const struct sel_cli_command sel_cli_cmd_flows;
 extern const struct sel_cli_command sel_cli_cmd_inspect;
 extern const struct sel_cli_command sel_cli_cmd_journal;
 extern const struct sel_cli_command sel_cli_cmd_queues;
+extern const struct sel_cli_command sel_cli_cmd_result;
+extern const struct sel_cli_command sel_cli_cmd_run;
 extern const struct sel_cli_command sel_cli_cmd_status;
 extern const struct sel_cli_command sel_cli_cmd_task;
 extern const struct sel_cli_command sel_cli_cmd_version;
+extern const struct sel_cli_command sel_cli_cmd_wait;
 extern const struct sel_cli_command sel_cli_cmd_workers;
 
 /* Prints how the command (NULL: the program) is called and `Error: ...` on cli->err; returns

@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/config.h"
 #include "cli/progress.h"
+#include "cli/request.h"
 #include "cli/summary.h"
 #include "core/buf.h"
 #include "core/json.h"
@@ -22,15 +23,12 @@ struct values {
     const char *nodes;
     struct sel_cli_texts flows;
     const char *flow_name;
-    const char *node_args, *node_args_file;
-    bool node_args_json;
+    struct sel_cli_request_values request;
     int64_t concurrency;
     double sleep_time; /* accepted: nothing here sleeps between looks */
     const char *config_py;
     bool keep_config_py;
     bool hide_progressbar;
-    struct sel_cli_texts selective_tasks;
-    bool selective_follow_subflows, selective_run_subsequent;
     struct sel_cli_texts queues;
     const char *module_path;
     const char *mock;
@@ -64,24 +62,7 @@ static const struct sel_cli_option options[] = {
      .env = {"SELINON_EXECUTE_FLOW_NAME"},
      .value_name = "FLOW",
      .help = "the flow to run (required, unless --mock names one)"},
-    {.name = "node-args",
-     .letter = 'a',
-     .kind = SEL_CLI_TEXT,
-     MEMBER(node_args),
-     .env = {"SELINON_EXECUTE_NODE_ARGS"},
-     .help = "arguments of the flow, as one text"},
-    {.name = "node-args-file",
-     .kind = SEL_CLI_TEXT,
-     MEMBER(node_args_file),
-     .env = {"SELINON_EXECUTE_NODE_ARGS_FILE"},
-     .value_name = "FILE",
-     .help = "take the arguments of the flow from a file"},
-    {.name = "node-args-json",
-     .letter = 'j',
-     .kind = SEL_CLI_FLAG,
-     MEMBER(node_args_json),
-     .env = {"SELINON_EXECUTE_NODE_ARGS_JSON"},
-     .help = "the arguments are JSON"},
+    SEL_CLI_REQUEST_OPTIONS(struct values, request, "SELINON_EXECUTE_"),
     {.name = "concurrency",
      .letter = 'c',
      .kind = SEL_CLI_INT,
@@ -113,22 +94,6 @@ static const struct sel_cli_option options[] = {
      MEMBER(virtual_time),
      .env = {"SELINON_EXECUTE_VIRTUAL_TIME"},
      .help = "delays pass at once"},
-    {.name = "selective-task-names",
-     .kind = SEL_CLI_NAMES,
-     MEMBER(selective_tasks),
-     .env = {"SELINON_EXECUTE_SELECTIVE_TASK_NAMES"},
-     .value_name = "TASK,...",
-     .help = "run only what leads to these tasks"},
-    {.name = "selective-follow-subflows",
-     .kind = SEL_CLI_FLAG,
-     MEMBER(selective_follow_subflows),
-     .env = {"SELINON_EXECUTE_SELECTIVE_FOLLOW_SUBFLOWS"},
-     .help = "look for the tasks in sub-flows too"},
-    {.name = "selective-run-subsequent",
-     .kind = SEL_CLI_FLAG,
-     MEMBER(selective_run_subsequent),
-     .env = {"SELINON_EXECUTE_SELECTIVE_RUN_SUBSEQUENT"},
-     .help = "run also what comes after the tasks"},
     {.name = "json",
      .kind = SEL_CLI_FLAG,
      MEMBER(json),
@@ -212,22 +177,6 @@ static bool should_stop(void *ctx)
 
 /* ---- the request ---- */
 
-static int check_request(const struct session *s)
-{
-    const struct values *v = s->values;
-    bool has_args = v->node_args || v->node_args_file;
-    if (v->node_args && v->node_args_file)
-        return sel_cli_fail(s->cli, "give --node-args or --node-args-file, not both");
-    if (v->node_args_json && !has_args)
-        return sel_cli_fail(s->cli,
-                            "--node-args-json needs arguments: --node-args or --node-args-file");
-    if (v->selective_tasks.count == 0 && !s->script.is_selective &&
-        (v->selective_follow_subflows || v->selective_run_subsequent))
-        return sel_cli_fail(s->cli, "--selective-%s needs --selective-task-names",
-                            v->selective_follow_subflows ? "follow-subflows" : "run-subsequent");
-    return SEL_CLI_OK;
-}
-
 static int load_case(struct session *s)
 {
     struct sel_error err;
@@ -237,71 +186,25 @@ static int load_case(struct session *s)
     return r < 0 ? sel_cli_fail_with(s->cli, &err) : SEL_CLI_OK;
 }
 
-static int parse_args(struct session *s, const char *file, struct sel_str text,
-                      struct sel_value *ret)
-{
-    struct sel_error err;
-    if (!s->values->node_args_json) {
-        if (!sel_str_is_utf8(text))
-            return sel_cli_fail(s->cli, "%s: is not UTF-8", file);
-        *ret = sel_value_from_str(text);
-        return SEL_CLI_OK;
-    }
-    struct sel_diag diag;
-    sel_diag_init(&diag, &s->arena);
-    int r = sel_json_parse(&s->arena, file, text, ret, &diag, &err);
-    for (const struct sel_diag_item *item = diag.first; item; item = item->next)
-        fprintf(s->cli->err, "%s:%u:%u: warning: %s\n", file, item->pos.line, item->pos.col,
-                item->text);
-    return r < 0 ? sel_cli_fail_with(s->cli, &err) : SEL_CLI_OK;
-}
-
-static int encode_args(struct session *s, const struct sel_value *args)
-{
-    struct sel_buf buf = {0};
-    sel_value_encode(args, &buf);
-    int r = sel_buf_error(&buf);
-    void *bytes = r < 0 ? NULL : sel_arena_memdup(&s->arena, buf.p, buf.n);
-    s->node_args = (struct sel_str){bytes, buf.n};
-    sel_buf_done(&buf);
-    if (!bytes)
-        return sel_cli_fail(s->cli, "the arguments: %s", sel_error_text(r < 0 ? r : SEL_ENOMEM));
-    return SEL_CLI_OK;
-}
-
 static int take_args(struct session *s)
 {
-    const struct values *v = s->values;
-    struct sel_value args;
-    struct sel_error err;
-    if (v->node_args_file) {
-        struct sel_str text;
-        int r = sel_cli_read_file(&s->arena, v->node_args_file, &text, &err);
-        if (r < 0)
-            return sel_cli_fail_with(s->cli, &err);
-        int status = parse_args(s, v->node_args_file, text, &args);
-        return status == SEL_CLI_OK ? encode_args(s, &args) : status;
-    }
-    if (v->node_args) {
-        int status = parse_args(s, "--node-args", sel_str_c(v->node_args), &args);
-        return status == SEL_CLI_OK ? encode_args(s, &args) : status;
-    }
-    return s->script.node_args ? encode_args(s, s->script.node_args) : SEL_CLI_OK;
+    int status = sel_cli_request_args(s->cli, &s->arena, &s->values->request, &s->node_args);
+    if (status == SEL_CLI_OK && s->node_args.n == 0 && s->script.node_args)
+        status = sel_cli_request_encode(s->cli, &s->arena, s->script.node_args, &s->node_args);
+    return status;
 }
 
 static int take_selective(struct session *s)
 {
-    const struct values *v = s->values;
+    const struct sel_cli_request_values *v = &s->values->request;
     s->is_selective = s->script.is_selective || v->selective_tasks.count > 0;
     s->selective = s->script.selective;
     if (v->selective_tasks.count > 0) {
-        uint32_t count = v->selective_tasks.count;
-        struct sel_str *tasks = SEL_ARENA_NEW_ARRAY(&s->arena, struct sel_str, count);
+        struct sel_str *tasks = sel_cli_request_tasks(&s->arena, v);
         if (!tasks)
             return sel_cli_fail(s->cli, "%s", sel_error_text(SEL_ENOMEM));
-        for (uint32_t i = 0; i < count; i++)
-            tasks[i] = sel_str_c(v->selective_tasks.items[i]);
-        s->selective = (struct sel_selective_request){.tasks = tasks, .task_count = count};
+        s->selective =
+            (struct sel_selective_request){.tasks = tasks, .task_count = v->selective_tasks.count};
     }
     s->selective.follow_subflows = s->selective.follow_subflows || v->selective_follow_subflows;
     s->selective.run_subsequent = s->selective.run_subsequent || v->selective_run_subsequent;
@@ -319,7 +222,7 @@ static int take_request(struct session *s)
 {
     int status = load_case(s);
     if (status == SEL_CLI_OK)
-        status = check_request(s);
+        status = sel_cli_request_check(s->cli, &s->values->request, s->script.is_selective);
     if (status == SEL_CLI_OK)
         status = take_flow_name(s);
     if (status == SEL_CLI_OK)

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define MS_US INT64_C(1000)
 #define SECOND_US (1000 * MS_US)
@@ -59,4 +60,29 @@ const char *sel_cli_format_clock(int64_t us, char out[SEL_CLI_FORMAT_SIZE])
     (void)snprintf(out, SEL_CLI_FORMAT_SIZE, "%02" PRId64 ":%02" PRId64 ":%02" PRId64, us / HOUR_US,
                    us % HOUR_US / MINUTE_US, us % MINUTE_US / SECOND_US);
     return out;
+}
+
+bool sel_cli_parse_time(const char *text, int64_t *ret_unix_us)
+{
+    struct tm tm = {.tm_isdst = -1};
+    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+    if (!rest)
+        rest = strptime(text, "%Y-%m-%d %H:%M:%S", &tm);
+    if (!rest)
+        return false;
+    int64_t us = 0, unit = 100000;
+    if (*rest == '.')
+        for (rest++; *rest >= '0' && *rest <= '9'; rest++, unit /= 10)
+            us += (*rest - '0') * unit;
+    bool is_local = *rest == '\0';
+    int hours = 0, minutes = 0, n = 0;
+    char sign = '+';
+    if (strcmp(rest, "Z") != 0 && !is_local &&
+        (sscanf(rest, "%c%2d:%2d%n", &sign, &hours, &minutes, &n) != 3 || rest[n] != '\0' ||
+         (sign != '+' && sign != '-')))
+        return false;
+    time_t seconds = is_local ? mktime(&tm) : timegm(&tm);
+    int64_t offset = (hours * 60 + minutes) * 60;
+    *ret_unix_us = ((int64_t)seconds - (sign == '-' ? -offset : offset)) * 1000000 + us;
+    return seconds != (time_t)-1;
 }

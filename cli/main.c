@@ -10,9 +10,10 @@
 #define SUGGESTION_DISTANCE_MAX 3
 
 static const struct sel_cli_command *const commands[] = {
-    &sel_cli_cmd_dev,     &sel_cli_cmd_drain,   &sel_cli_cmd_execute, &sel_cli_cmd_inspect,
-    &sel_cli_cmd_journal, &sel_cli_cmd_queues,  &sel_cli_cmd_status,  &sel_cli_cmd_task,
-    &sel_cli_cmd_version, &sel_cli_cmd_workers,
+    &sel_cli_cmd_dev,     &sel_cli_cmd_drain,   &sel_cli_cmd_execute, &sel_cli_cmd_flows,
+    &sel_cli_cmd_inspect, &sel_cli_cmd_journal, &sel_cli_cmd_queues,  &sel_cli_cmd_result,
+    &sel_cli_cmd_run,     &sel_cli_cmd_status,  &sel_cli_cmd_task,    &sel_cli_cmd_version,
+    &sel_cli_cmd_wait,    &sel_cli_cmd_workers,
 };
 
 struct general {

@@ -90,18 +90,23 @@ static const char *int_cell(struct sel_arena *arena, const char *key, const stru
     return sel_arena_strdup(arena, sel_str_c(text));
 }
 
-/* Without what could move the cursor of a terminal. */
-static const char *text_cell(struct sel_arena *arena, struct sel_str s)
+void sel_cli_table_clean(char *text, size_t n)
 {
-    char *text = sel_arena_strdup(arena, s);
-    for (size_t i = 0; text && i < s.n; i++) {
-        bool is_c1 = (unsigned char)text[i] == 0xc2 && i + 1 < s.n &&
+    for (size_t i = 0; i < n; i++) {
+        bool is_c1 = (unsigned char)text[i] == 0xc2 && i + 1 < n &&
                      (unsigned char)text[i + 1] >= 0x80 && (unsigned char)text[i + 1] < 0xa0;
         if (is_c1)
             text[i + 1] = '?';
         if (is_c1 || (unsigned char)text[i] < ' ' || text[i] == 0x7f)
             text[i] = '?';
     }
+}
+
+static const char *text_cell(struct sel_arena *arena, struct sel_str s)
+{
+    char *text = sel_arena_strdup(arena, s);
+    if (text)
+        sel_cli_table_clean(text, s.n);
     return text;
 }
 

@@ -22,4 +22,7 @@ int sel_cli_table_print(struct sel_arena *arena, const struct sel_value *value, 
 const char *sel_cli_table_cell(struct sel_arena *arena, const char *key,
                                const struct sel_value *value);
 
+/* Replaces in a text what could move the cursor of a terminal. */
+void sel_cli_table_clean(char *text, size_t n);
+
 #endif

@@ -42,15 +42,11 @@ static int put_names(struct sel_value_builder *map, const char *key, const struc
     return r;
 }
 
-/* Field 14 of its SUBMIT, into `buf`; nothing for a flow that is not selective. */
-static int encode_selective(const struct sel_client_flow *flow, struct sel_buf *buf)
+static int encode(const struct sel_client_flow *flow, struct sel_arena *arena, struct sel_buf *buf)
 {
-    struct sel_arena arena = {0};
     struct sel_value_builder map;
     struct sel_value value;
-    if (flow->selective_task_count == 0)
-        return 0;
-    sel_value_begin_map(&map, &arena);
+    sel_value_begin_map(&map, arena);
     int r = put_names(&map, "tasks", flow->selective_tasks, flow->selective_task_count);
     sel_value_put_c(&map, "follow_subflows", sel_value_from_bool(flow->follow_subflows));
     sel_value_put_c(&map, "run_subsequent", sel_value_from_bool(flow->run_subsequent));
@@ -59,23 +55,36 @@ static int encode_selective(const struct sel_client_flow *flow, struct sel_buf *
                       flow->subsequent_flow_count);
     if (r == 0)
         r = sel_value_end(&map, &value);
-    if (r == 0) {
-        sel_value_encode(&value, buf);
-        r = sel_buf_error(buf);
-    }
+    if (r < 0)
+        return r;
+    sel_value_encode(&value, buf);
+    return sel_buf_error(buf);
+}
+
+int sel_client_make_selective(const struct sel_client_flow *flow, struct sel_bytes *ret)
+{
+    struct sel_arena arena = {0};
+    struct sel_buf buf = {0};
+    int r = flow->size < FLOW_SIZE_MIN ? -EINVAL : check_selective(flow);
+    if (r == 0 && flow->selective_task_count)
+        r = sel_client_errno(encode(flow, &arena, &buf));
     sel_arena_done(&arena);
-    return sel_client_errno(r);
+    if (r < 0)
+        sel_buf_done(&buf);
+    else
+        *ret = (struct sel_bytes){buf.p, buf.n};
+    return r;
 }
 
 int sel_client_run_flow(struct sel_client *client, const struct sel_client_flow *flow,
                         struct sel_client_id *ret_id, int64_t timeout_us)
 {
-    struct sel_buf selective = {0};
+    struct sel_bytes selective;
     if (!sel_client_is_ours(client))
         return -ECHILD;
-    int r = flow->size < FLOW_SIZE_MIN ? -EINVAL : check_selective(flow);
-    if (r == 0)
-        r = encode_selective(flow, &selective);
+    int r = sel_client_make_selective(flow, &selective);
+    if (r < 0)
+        return r;
     const struct sel_client_task task = {
         .name = flow->name,
         .args = flow->args,
@@ -88,10 +97,9 @@ int sel_client_run_flow(struct sel_client *client, const struct sel_client_flow 
         .priority = flow->priority,
         .level = flow->level,
         .flags = flow->flags | SEL_CLIENT_FLOW,
-        .selective = {selective.p, selective.n},
+        .selective = selective,
     };
-    if (r == 0)
-        r = (int)sel_client_put(client, &task, sizeof(task), 1, ret_id, timeout_us);
-    sel_buf_done(&selective);
+    r = (int)sel_client_put(client, &task, sizeof(task), 1, ret_id, timeout_us);
+    sel_client_bytes_free(&selective);
     return r < 0 ? r : 0;
 }

@@ -211,6 +211,10 @@ struct sel_client_flow {
 SEL_API SEL_CHECKED int sel_client_run_flow(struct sel_client *client,
                                             const struct sel_client_flow *flow,
                                             struct sel_client_id *ret_id, int64_t timeout_us);
+/* What it says of a selective run, for `selective` of a task with SEL_CLIENT_FLOW: to submit many
+ * at once. Empty without tasks; freed with sel_client_bytes_free. 0, -EINVAL, -ENOMEM. */
+SEL_API SEL_CHECKED int sel_client_make_selective(const struct sel_client_flow *flow,
+                                                  struct sel_bytes *ret);
 /* Waits until all that was submitted, by any thread, is settled: has reached its level, or was
  * refused. 0, -EAGAIN, -ETIMEDOUT, -ECONNREFUSED. */
 SEL_API SEL_CHECKED int sel_client_flush(struct sel_client *client, int64_t timeout_us);
