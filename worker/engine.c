@@ -172,7 +172,9 @@ static int host_exception(void *ctx, const struct sel_task_env *env, struct sel_
 {
     struct sel_engine *engine = ctx;
     struct failure failure;
-    int r = env->parents_bytes.n
+    int r = sel_parents_find_failure(env->parents, run_id, &failure.error_class, &failure.message);
+    if (r == 0)
+        r = env->parents_bytes.n
                 ? find_sent_failure(engine, env->parents_bytes, run_id, arena, &failure)
                 : find_failure(engine, run_id, &failure);
     if (r < 0)
@@ -408,6 +410,18 @@ static void warn(struct sel_engine *engine, const char *what, struct sel_str nam
     char text[SEL_ERROR_TEXT_MAX + 128];
     sel_engine_log(engine, SEL_LOG_WARNING, "%s '%.*s': %s", what, SEL_STR_ARG(name),
                    sel_error_format(err, text, sizeof(text)));
+}
+
+int sel_engine_check_flow(struct sel_engine *engine, const struct sel_flow_def *flow,
+                          struct sel_error *err)
+{
+    const struct sel_system *s = engine->system;
+    int r = check_flow(engine, flow, err);
+    for (uint32_t i = 0; i < flow->node_count && r == 0; i++) {
+        if (!sel_system_is_flow(s, flow->nodes[i].node))
+            r = check_selective(engine, &s->tasks[flow->nodes[i].node], err);
+    }
+    return r;
 }
 
 void sel_engine_prepare_flows(struct sel_engine *engine)

@@ -69,6 +69,10 @@ int sel_engine_storage(struct sel_engine *engine, uint32_t index, struct sel_sto
 /* Finds what flows call besides tasks: functions of modules. What is missing is told to the log:
  * flows that need it are not for this worker. For an engine that was made without a flow. */
 void sel_engine_prepare_flows(struct sel_engine *engine);
+/* Whether all functions that decisions of `flow` call are here: 0, or what sel_modules_find says.
+ */
+int sel_engine_check_flow(struct sel_engine *engine, const struct sel_flow_def *flow,
+                          struct sel_error *err) SEL_WARN_UNUSED;
 
 /* Caches belong to one thread: opens those that the calling one looks into from now on. 0, or what
  * sel_result_cache_open says. For an engine that was made without a flow, which has no others. */

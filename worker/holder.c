@@ -49,6 +49,10 @@ struct sel_holder {
     struct sel_str *names;    /* of queues by the broker's numbers in this session */
     uint32_t name_count, name_cap;
     struct sel_arena name_arena;
+    struct sel_str *flow_queues; /* names told by QUEUE: the numbers behind those of HELLO */
+    uint32_t flow_queue_count, flow_queue_cap;
+    struct sel_arena flow_queue_arena;
+    uint64_t flow_last; /* number of the last record about a flow; 0: none in this session */
     bool is_draining;
     bool must_break;     /* something is lost: what we hold is to be told anew */
     uint32_t wants_told; /* when draining: queues that were told so far */
@@ -500,6 +504,140 @@ static void pay(struct sel_holder *h)
     }
 }
 
+/* ---- records about flows ---- */
+
+int sel_holder_put_flow(struct sel_holder *h, const struct sel_wire_item *item)
+{
+    size_t size = sel_wire_item_size(item);
+    if (size == 0 || size > record_max(h))
+        return SEL_ERANGE;
+    int r = sel_peer_put(&h->peer, item, &h->flow_last);
+    if (r == 0)
+        h->stats.flow_records++;
+    return r;
+}
+
+bool sel_holder_has_room(const struct sel_holder *h, size_t size)
+{
+    return sel_session_has_room(&h->peer.session, size);
+}
+
+/* A name that HELLO did not tell gets the next number. */
+static int tell_queue(struct sel_holder *h, struct sel_str name, uint16_t *ret)
+{
+    uint32_t number = h->options.peer.queue_count + h->flow_queue_count + 1;
+    if (number > UINT16_MAX)
+        return SEL_ERANGE;
+    if (!sel_mem_grow(&h->flow_queues, &h->flow_queue_cap, (uint64_t)h->flow_queue_count + 1,
+                      sizeof(*h->flow_queues)))
+        return SEL_ENOMEM;
+    char *copy = sel_arena_memdup(&h->flow_queue_arena, name.p, name.n);
+    if (!copy)
+        return SEL_ENOMEM;
+    struct sel_wire_item item = {.type = SEL_RECORD_QUEUE,
+                                 .queue = (uint16_t)number,
+                                 .priority = SEL_WIRE_PRIORITY,
+                                 .payload = name};
+    int r = sel_holder_put_flow(h, &item);
+    if (r < 0)
+        return r;
+    h->flow_queues[h->flow_queue_count++] = (struct sel_str){copy, name.n};
+    *ret = (uint16_t)number;
+    return 0;
+}
+
+int sel_holder_queue_number(struct sel_holder *h, struct sel_str name, uint16_t *ret)
+{
+    uint32_t known = h->options.peer.queue_count;
+    for (uint32_t i = 0; i < known + h->flow_queue_count; i++) {
+        struct sel_str queue = i < known ? h->options.peer.queues[i] : h->flow_queues[i - known];
+        if (sel_str_eq(queue, name)) {
+            *ret = (uint16_t)(i + 1);
+            return 0;
+        }
+    }
+    return tell_queue(h, name, ret);
+}
+
+static bool is_about_flow(const struct sel_wire_item *item)
+{
+    return (item->type == SEL_RECORD_TASK && (item->flags & SEL_ITEM_FLOW)) ||
+           item->type == SEL_RECORD_STATE || item->type == SEL_RECORD_EVENTS ||
+           item->type == SEL_RECORD_ENDED || item->type == SEL_RECORD_LIVE;
+}
+
+static void take_flow(struct sel_holder *h, const struct sel_wire_item *item, int error)
+{
+    if (error == 0 && h->options.ops && h->options.ops->flow) {
+        h->options.ops->flow(h->options.ctx, item);
+        return;
+    }
+    struct sel_wire_item no = {.type = SEL_RECORD_RETURN,
+                               .id = item->id,
+                               .priority = SEL_WIRE_PRIORITY,
+                               .code = SEL_RETURN_NO_RESOURCES,
+                               .handle = item->handle,
+                               .try_count = item->try_count,
+                               .delivery = item->delivery};
+    if (item->type == SEL_RECORD_TASK && sel_holder_put_flow(h, &no) < 0)
+        say(h, "a flow that cannot be taken could not be returned");
+}
+
+/* Which of our records still mean something in a new session: `first` is the end that is looked for
+ * next. */
+struct keeping {
+    struct sel_holder *h;
+    struct sel_held_task *next;
+    uint64_t dropped;
+};
+
+static struct sel_held_task *find_again(const struct sel_holder *h, uint64_t number)
+{
+    struct sel_held_task *task = h->owing.first;
+    while (task && !(task->is_again && task->done_number == number))
+        task = task->next;
+    return task;
+}
+
+/* Called with numbers that go up. Ends move with their records. */
+static bool keep_record_of(void *ctx, uint64_t old_number, uint64_t number, struct sel_str record)
+{
+    struct keeping *k = ctx;
+    struct sel_wire_item item;
+    while (k->next && k->next->done_number < old_number)
+        k->next = k->next->next;
+    struct sel_held_task *task = k->next && k->next->done_number == old_number ? k->next : NULL;
+    if (!task && sel_wire_next(&record, &item, NULL) == 1) {
+        bool is_ours = item.type == SEL_RECORD_DECIDE || item.type == SEL_RECORD_STATE ||
+                       item.type == SEL_RECORD_QUEUE || item.type == SEL_RECORD_RETURN ||
+                       item.type == SEL_RECORD_VOID;
+        if (is_ours) { /* RETURN: of a flow, or of a task whose end is put anew */
+            k->dropped++;
+            return false;
+        }
+        if (item.type == SEL_RECORD_DONE)
+            task = find_again(k->h, old_number);
+    }
+    if (task)
+        task->done_number = number;
+    return true;
+}
+
+/* A session begins that is not the one before: what was said of flows is worth nothing. */
+static void lose_flows(struct sel_holder *h)
+{
+    struct keeping keeping = {.h = h, .next = h->ended.first};
+    if (h->flow_last) {
+        sel_outbox_filter(&h->peer.session.out, keep_record_of, &keeping);
+        h->stats.flow_dropped += keeping.dropped;
+    }
+    h->flow_last = 0;
+    h->flow_queue_count = 0;
+    sel_arena_reset(&h->flow_queue_arena);
+    if (h->options.ops && h->options.ops->flows_lost)
+        h->options.ops->flows_lost(h->options.ctx);
+}
+
 /* ---- records of the broker ---- */
 
 /* The same try again, under a new delivery: what we have of it is what the broker gets. */
@@ -545,6 +683,8 @@ static void take_task(struct sel_holder *h, const struct sel_wire_item *item, in
 static void take_cancel(struct sel_holder *h, const struct sel_wire_item *item)
 {
     struct sel_held_task *task = find_delivery(h, item);
+    if (!task && h->options.ops && h->options.ops->flow)
+        h->options.ops->flow(h->options.ctx, item);
     if (!task || task->state == SEL_HELD_ENDED || task->is_cancelled)
         return; /* its end was faster */
     task->is_cancelled = true;
@@ -585,11 +725,14 @@ static void on_record(void *ctx, uint64_t number, const struct sel_wire_item *it
                        sel_error_text(error));
         say(h, line);
     }
-    if (item->type == SEL_RECORD_TASK) {
+    bool is_flow = is_about_flow(item);
+    if (item->type == SEL_RECORD_TASK && !is_flow) {
         take_task(h, item, error);
         return;
     }
     h->freed_bytes += item->raw.n;
+    if (is_flow)
+        take_flow(h, item, error);
     if (error == 0 && item->type == SEL_RECORD_CANCEL)
         take_cancel(h, item);
     else if (error == 0 && item->type == SEL_RECORD_QUEUE)
@@ -621,6 +764,7 @@ static void on_opened(void *ctx, bool resumed, uint64_t shift)
         if (task->is_again) /* settled ones cannot be told from others by their number any more */
             task->done_number = task->done_number > shift ? task->done_number - shift : 0;
     }
+    lose_flows(h);
 }
 
 static void on_settled(void *ctx, uint64_t number)
@@ -737,6 +881,8 @@ struct sel_holder *sel_holder_free(struct sel_holder *h)
     sel_mem_free(h->chunks);
     sel_peer_done(&h->peer);
     sel_arena_done(&h->name_arena);
+    sel_arena_done(&h->flow_queue_arena);
+    sel_mem_free(h->flow_queues);
     sel_mem_free(h->names);
     sel_mem_free(h->places);
     return sel_mem_free(h);
@@ -768,7 +914,7 @@ void sel_holder_drain(struct sel_holder *h)
 
 bool sel_holder_is_empty(const struct sel_holder *h)
 {
-    return h->held_count == 0;
+    return h->held_count == 0 && h->flow_last <= h->peer.session.out.settled;
 }
 
 uint32_t sel_holder_waiting(const struct sel_holder *h)
