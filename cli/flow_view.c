@@ -303,7 +303,7 @@ static int finish_item(struct sel_flow_view *view)
     int r = decision ? sel_buf_error(&view->item) : SEL_ENOMEM;
     if (r == 0 && !view->problem)
         r = read_item(view, decision);
-    if (r == SEL_EFORMAT || r == SEL_ELIMIT) {
+    if (r < 0 && r != SEL_ENOMEM) {
         view->problem = "what the dispatcher wrote of it cannot be read";
         view->has_state = false;
         r = 0;
