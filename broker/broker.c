@@ -138,13 +138,26 @@ int sel_broker_new(const struct sel_broker_options *options, const struct sel_br
     return 0;
 }
 
-static void free_blobs(struct sel_broker *b)
+static void free_entries(struct sel_broker *b)
 {
     uint32_t end = b->tasks.chunk_count << SEL_TASK_CHUNK_BITS;
+    for (uint32_t i = 0; i < end; i++) { /* attempts let go of what has ended in them */
+        struct sel_task_entry *task = sel_broker_task_at(b, i);
+        if (task->state != SEL_TASK_FREE && task->kind == SEL_KIND_FLOW)
+            sel_broker_flow_set_try(b, i, NULL);
+    }
     for (uint32_t i = 0; i < end; i++) {
         struct sel_task_entry *task = sel_broker_task_at(b, i);
-        if (task->state != SEL_TASK_FREE)
-            sel_pool_free(&b->pool, task->blob, task->blob_size);
+        if (task->state != SEL_TASK_FREE && task->kind == SEL_KIND_RUN)
+            sel_broker_run_remove(b, i);
+    }
+    for (uint32_t i = 0; i < end; i++) {
+        struct sel_task_entry *task = sel_broker_task_at(b, i);
+        if (task->state == SEL_TASK_FREE)
+            continue;
+        sel_broker_task_free_blob(b, i);
+        if (task->kind == SEL_KIND_FLOW)
+            sel_broker_flow_gone(b, i);
     }
 }
 
@@ -152,7 +165,7 @@ struct sel_broker *sel_broker_free(struct sel_broker *b)
 {
     if (!b)
         return NULL;
-    free_blobs(b);
+    free_entries(b);
     sel_broker_sessions_done(b);
     sel_broker_queues_done(b);
     sel_broker_keys_done(b);
@@ -165,8 +178,11 @@ struct sel_broker *sel_broker_free(struct sel_broker *b)
     sel_buf_done(&b->out);
     sel_buf_done(&b->scratch);
     sel_buf_done(&b->scratch2);
+    sel_buf_done(&b->scratch3);
+    sel_mem_free(b->fresh);
     sel_arena_done(&b->arena);
     sel_arena_done(&b->failure_arena);
+    sel_arena_done(&b->decision_arena);
     sel_pool_done(&b->pool);
     sel_mem_free(b);
     return NULL;
@@ -204,6 +220,8 @@ static const record_fn handlers[SEL_RECORD_END] = {
     [SEL_RECORD_CANCEL] = sel_broker_on_cancel, [SEL_RECORD_WATCH] = sel_broker_on_watch,
     [SEL_RECORD_DONE] = sel_broker_on_done,     [SEL_RECORD_RETURN] = sel_broker_on_return,
     [SEL_RECORD_WANT] = sel_broker_on_want,     [SEL_RECORD_CANCELLED] = sel_broker_on_cancelled,
+    [SEL_RECORD_DECIDE] = sel_broker_on_decide, [SEL_RECORD_STATE] = sel_broker_on_state,
+    [SEL_RECORD_VOID] = sel_broker_on_void,
 };
 
 /* A record that cannot be taken is refused alone. */
@@ -228,7 +246,7 @@ static void take_record(struct sel_broker *b, struct sel_broker_session *s,
         refuse_record(b, s, item, number, SEL_CODE_ILLEGAL,
                       "a record of this type is not for this role to send");
     else if (item->id.hi == 0 && item->id.lo == 0 && item->type != SEL_RECORD_QUEUE &&
-             item->type != SEL_RECORD_WANT)
+             item->type != SEL_RECORD_WANT && item->type != SEL_RECORD_VOID)
         refuse_record(b, s, item, number, SEL_CODE_MALFORMED, "the id of a task is never 0");
     else
         batch = handlers[item->type](b, s, item, number);
@@ -397,6 +415,7 @@ int64_t sel_broker_turn(struct sel_broker *b, struct sel_broker_now now)
     sel_broker_sessions_check_leases(b);
     sel_broker_recover_check(b);
     sel_broker_log_check_room(b);
+    sel_broker_pump(b);
     sel_broker_dispatch(b);
     sel_broker_results_drop(b);
     if (b->withheld && sel_broker_memory(b) >= b->options.memory_max / 4 * 3)

@@ -1,9 +1,8 @@
 /* What workers say: DONE, RETURN, CANCELLED, WANT. Ends are always taken: they make room. */
 #include "broker/internal.h"
 
-/* The task that a record of a worker is about; SEL_NONE: it is known no more. The handle is a hint
- * of this broker's life; a worker may still have one of the life before. */
-static uint32_t task_of(const struct sel_broker *b, const struct sel_wire_item *item)
+/* The handle is a hint of this broker's life; a worker may still have one of the life before. */
+uint32_t sel_broker_task_of(const struct sel_broker *b, const struct sel_wire_item *item)
 {
     uint32_t i = (uint32_t)item->handle;
     if (i >> SEL_TASK_CHUNK_BITS < b->tasks.chunk_count) {
@@ -55,7 +54,7 @@ static uint64_t batch_of_end(const struct sel_broker *b, const struct sel_task_e
 static void level_of_orphan(const struct sel_broker *b, struct sel_task_entry *task)
 {
     if (task->flags & SEL_TASK_NO_RECORD || task->state == SEL_TASK_ORPHAN)
-        task->level = b->options.level_max & 3;
+        task->level = b->options.level_max & 3u;
 }
 
 /* Only its id and its end are known: if its SUBMIT comes again, this is its result. */
@@ -78,28 +77,35 @@ static uint64_t keep_orphan_end(struct sel_broker *b, struct sel_broker_session 
     return batch_of_end(b, task);
 }
 
-/* The try is over and the next one is due. */
-static int retry(struct sel_broker *b, uint32_t i, uint64_t countdown_us)
+static int64_t wait_of(uint64_t countdown_us)
+{
+    return countdown_us > SEL_WAIT_US_MAX ? SEL_WAIT_US_MAX : (int64_t)countdown_us;
+}
+
+int sel_broker_log_retry(struct sel_broker *b, uint32_t i, uint64_t countdown_us)
+{
+    const struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->level == SEL_LEVEL_MEMORY)
+        return 0;
+    struct sel_mutation m = {
+        .type = SEL_MUTATION_RETRY,
+        .level = task->level,
+        .flags = task->kind == SEL_KIND_FLOW ? SEL_MUTATION_FLOW : 0,
+        .id = task->id,
+        .sequence = task->sequence,
+        .unix_us = b->now.unix_us + wait_of(countdown_us),
+        .try_count = (uint16_t)(task->try_count + 1),
+        .code = task->kind == SEL_KIND_RUN ? task->fields_size : 0,
+        .lost = task->lost,
+        .suspected = task->suspected,
+    };
+    return sel_broker_log_put(b, &m, task->level, NULL);
+}
+
+void sel_broker_task_retry(struct sel_broker *b, uint32_t i, uint64_t countdown_us)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
-    int64_t wait = countdown_us > SEL_WAIT_US_MAX ? SEL_WAIT_US_MAX : (int64_t)countdown_us;
-    if (!sel_broker_timer_reserve(b))
-        return SEL_ENOMEM;
-    if (task->level > SEL_LEVEL_MEMORY) {
-        struct sel_mutation m = {
-            .type = SEL_MUTATION_RETRY,
-            .level = task->level,
-            .id = task->id,
-            .sequence = task->sequence,
-            .unix_us = b->now.unix_us + wait,
-            .try_count = (uint16_t)(task->try_count + 1),
-            .lost = task->lost,
-            .suspected = task->suspected,
-        };
-        int r = sel_broker_log_put(b, &m, task->level, NULL);
-        if (r < 0)
-            return r;
-    }
+    int64_t wait = wait_of(countdown_us);
     if (task->state == SEL_TASK_DELIVERED)
         sel_broker_task_detach(b, i);
     else if (task->state == SEL_TASK_QUEUED)
@@ -109,26 +115,53 @@ static int retry(struct sel_broker *b, uint32_t i, uint64_t countdown_us)
     task->try_count++;
     task->delivery = 0;
     b->stats.retried++;
-    if (task->level == SEL_LEVEL_MEMORY)
-        return sel_broker_timer_add(b, i, b->now.mono_us + wait) ? 0 : SEL_ENOMEM; /* has room */
+    if (task->level == SEL_LEVEL_MEMORY) {
+        bool has_room = sel_broker_timer_add(b, i, b->now.mono_us + wait);
+        SEL_ASSERT(has_room);
+        return;
+    }
     /* Nobody has a try of which the next broker would not know: it would deliver it anew. */
     task->at_us = b->now.mono_us + wait;
     sel_broker_task_set_state(b, i, SEL_TASK_HELD);
     sel_broker_log_effect(b, i, SEL_EFFECT_ENQUEUE);
-    return 0;
+}
+
+/* `counts`: as one of the retries that a run of a flow is told. */
+static int retry(struct sel_broker *b, uint32_t i, uint64_t countdown_us, bool counts)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    bool is_counted = counts && task->kind == SEL_KIND_RUN && task->fields_size < UINT16_MAX;
+    if (!sel_broker_timer_reserve(b, 1))
+        return SEL_ENOMEM;
+    if (is_counted)
+        task->fields_size++;
+    int r = sel_broker_log_retry(b, i, countdown_us);
+    if (r == 0)
+        sel_broker_task_retry(b, i, countdown_us);
+    else if (is_counted)
+        task->fields_size--;
+    return r;
+}
+
+/* Ids of runs are derived: nobody submits one. */
+static bool is_run_id(struct sel_id id)
+{
+    return (id.hi >> 12 & 15) == 8;
 }
 
 uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
                             const struct sel_wire_item *item, uint64_t number)
 {
     (void)number;
-    uint32_t i = task_of(b, item);
+    uint32_t i = sel_broker_task_of(b, item);
     if (i == SEL_NONE) {
-        if (b->is_recovering && item->code != SEL_OUTCOME_RETRY)
+        if (b->is_recovering && item->code != SEL_OUTCOME_RETRY && !is_run_id(item->id))
             return keep_orphan_end(b, s, item);
         return 0; /* it was dropped long ago */
     }
     struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->kind == SEL_KIND_FLOW || task->kind == SEL_KIND_PIECE)
+        return 0; /* flows end by DECIDE */
     if (task->state == SEL_TASK_ENDED || task->state == SEL_TASK_ALIAS)
         return batch_of_end(b, task); /* the first end counts */
     bool is_current = item->try_count == task->try_count ||
@@ -145,7 +178,7 @@ uint64_t sel_broker_on_done(struct sel_broker *b, struct sel_broker_session *s,
             return 0;
         }
         sel_broker_task_call_off(b, s, i);
-        r = retry(b, i, item->countdown_us);
+        r = retry(b, i, item->countdown_us, !(item->flags & SEL_ITEM_UNCOUNTED));
     } else {
         bool is_orphan = task->flags & SEL_TASK_NO_RECORD || task->state == SEL_TASK_ORPHAN;
         sel_broker_task_call_off(b, s, i);
@@ -197,17 +230,37 @@ static void returned_unknown(struct sel_broker *b, struct sel_broker_session *s,
     sel_broker_task_wait_for_another(b, i);
 }
 
+/* A flow whose starts lie apart: it comes again when it is its turn. */
+static void returned_throttled(struct sel_broker *b, struct sel_broker_session *s, uint32_t i,
+                               const struct sel_wire_item *item)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    int64_t due;
+    int r = item->limit_key.n && item->countdown_us
+                ? sel_broker_throttle(b, item->limit_key, item->countdown_us, 1, task->level, &due)
+                : SEL_EFORMAT;
+    task->delivery++;
+    task->flow->is_throttled = true;
+    if (r == SEL_ENOMEM)
+        sel_broker_session_fail(b, s);
+    if (r == 0 && due > b->now.mono_us && sel_broker_timer_add(b, i, due))
+        return;
+    sel_broker_queue_push(b, i);
+}
+
 uint64_t sel_broker_on_return(struct sel_broker *b, struct sel_broker_session *s,
                               const struct sel_wire_item *item, uint64_t number)
 {
     (void)number;
-    uint32_t i = task_of(b, item);
+    uint32_t i = sel_broker_task_of(b, item);
     if (!is_held_by(b, i, s, item))
         return 0;
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     bool has_record = !(task->flags & SEL_TASK_NO_RECORD); /* else nobody can have it again */
     sel_broker_task_detach(b, i);
-    if (item->code == SEL_RETURN_UNKNOWN_TASK && has_record) {
+    if (item->code == SEL_RETURN_THROTTLED && task->kind == SEL_KIND_FLOW) {
+        returned_throttled(b, s, i, item);
+    } else if (item->code == SEL_RETURN_UNKNOWN_TASK && has_record) {
         task->delivery++;
         returned_unknown(b, s, i, item);
     } else if (item->code == SEL_RETURN_NO_RESOURCES && has_record) {
@@ -223,7 +276,7 @@ uint64_t sel_broker_on_cancelled(struct sel_broker *b, struct sel_broker_session
                                  const struct sel_wire_item *item, uint64_t number)
 {
     (void)number;
-    uint32_t i = task_of(b, item);
+    uint32_t i = sel_broker_task_of(b, item);
     if (!is_held_by(b, i, s, item))
         return 0;
     struct sel_task_entry *task = sel_broker_task_at(b, i);
@@ -246,6 +299,30 @@ uint64_t sel_broker_on_cancelled(struct sel_broker *b, struct sel_broker_session
     return batch_of_end(b, task);
 }
 
+static int serve_one(struct sel_broker *b, struct sel_queue_set *set, uint32_t queue, bool serves)
+{
+    bool has = sel_broker_queue_set_has(set, queue);
+    if (serves && !has) {
+        if (!sel_broker_queue_set_add(set, queue))
+            return SEL_ENOMEM;
+        b->queues[queue].workers++;
+    } else if (!serves && has) {
+        sel_broker_queue_set_remove(set, queue);
+        b->queues[queue].workers--;
+    }
+    return 0;
+}
+
+int sel_broker_session_serve(struct sel_broker *b, struct sel_broker_session *s, uint32_t queue,
+                             bool serves)
+{
+    int r = s->slots ? serve_one(b, &s->serves, queue, serves) : 0;
+    if (r < 0 || s->flows == 0)
+        return r;
+    uint32_t twin = sel_broker_queue_of_flows(b, queue);
+    return twin == SEL_NONE ? SEL_ENOMEM : serve_one(b, &s->serves_flows, twin, serves);
+}
+
 uint64_t sel_broker_on_want(struct sel_broker *b, struct sel_broker_session *s,
                             const struct sel_wire_item *item, uint64_t number)
 {
@@ -259,16 +336,7 @@ uint64_t sel_broker_on_want(struct sel_broker *b, struct sel_broker_session *s,
         sel_broker_error(b, s->connection, &e);
         return 0;
     }
-    bool has = sel_broker_queue_set_has(&s->serves, queue), wants = item->code != 0;
-    if (wants && !has) {
-        if (!sel_broker_queue_set_add(&s->serves, queue)) {
-            sel_broker_session_fail(b, s);
-            return 0;
-        }
-        b->queues[queue].workers++;
-    } else if (!wants && has) {
-        sel_broker_queue_set_remove(&s->serves, queue);
-        b->queues[queue].workers--;
-    }
+    if (sel_broker_session_serve(b, s, queue, item->code != 0) < 0)
+        sel_broker_session_fail(b, s);
     return 0;
 }

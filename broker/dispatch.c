@@ -20,7 +20,10 @@ void sel_broker_task_attach(struct sel_broker *b, uint32_t i, struct sel_broker_
     if (s->task_first != SEL_NONE)
         sel_broker_task_at(b, s->task_first)->prev = i;
     s->task_first = i;
-    s->in_flight++;
+    if (task->kind == SEL_KIND_FLOW)
+        s->flows_in_flight++;
+    else
+        s->in_flight++;
     sel_broker_task_set_state(b, i, SEL_TASK_DELIVERED);
 }
 
@@ -38,8 +41,12 @@ void sel_broker_task_detach(struct sel_broker *b, uint32_t i)
     task->next = task->prev = SEL_NONE;
     task->holder = SEL_NONE;
     sel_broker_task_set_state(b, i, SEL_TASK_HELD); /* in no list; the caller knows where it goes */
-    if (--s->in_flight == 0)
+    if (task->kind == SEL_KIND_FLOW) {
+        s->flows_in_flight--;
+        sel_broker_flow_disown(b, task->flow);
+    } else if (--s->in_flight == 0) {
         s->is_alone = false;
+    }
 }
 
 /* ---- back to the queue ---- */
@@ -63,6 +70,11 @@ void sel_broker_task_lose_orphan(struct sel_broker *b, uint32_t i)
     sel_broker_task_forget(b, i);
 }
 
+const char *sel_broker_lost_class(const struct sel_task_entry *task)
+{
+    return task->kind == SEL_KIND_FLOW ? "DispatcherLost" : "WorkerLost";
+}
+
 void sel_broker_task_put_back(struct sel_broker *b, uint32_t i)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
@@ -77,8 +89,9 @@ void sel_broker_task_put_back(struct sel_broker *b, uint32_t i)
         struct sel_str fields, payload, name = {NULL, 0};
         if (sel_broker_task_get_blob(b, i, &fields, &payload) == 0)
             name = sel_broker_task_name(fields);
-        if (sel_broker_task_fail(b, i, "WorkerLost", "task '%.*s' was running when %u workers died",
-                                 SEL_STR_ARG(name), task->lost) == 0)
+        if (sel_broker_task_fail(b, i, sel_broker_lost_class(task),
+                                 "'%.*s' was running when %u workers died", SEL_STR_ARG(name),
+                                 task->lost) == 0)
             return;
     }
     task->delivery++;
@@ -134,7 +147,7 @@ void sel_broker_task_wait_for_another(struct sel_broker *b, uint32_t i)
 
 static bool is_suspect(const struct sel_task_entry *task)
 {
-    return task->suspected >= SUSPECTED_ALONE;
+    return task->kind != SEL_KIND_FLOW && task->suspected >= SUSPECTED_ALONE;
 }
 
 /* The worker that gets nothing until it is empty and a suspect comes along; NULL: none. */
@@ -202,6 +215,12 @@ static uint64_t handle_of(uint32_t i, const struct sel_task_entry *task)
     return task->sequence << 32 | i;
 }
 
+static uint16_t flags_of_flow(const struct sel_flow *flow)
+{
+    return (uint16_t)(SEL_ITEM_FLOW | (flow->is_throttled ? SEL_ITEM_THROTTLED : 0) |
+                      (sel_broker_flow_has_history(flow) ? SEL_ITEM_HISTORY : 0));
+}
+
 /* 0, or why not now. */
 static int give(struct sel_broker *b, struct sel_broker_session *s, uint32_t i)
 {
@@ -209,11 +228,13 @@ static int give(struct sel_broker *b, struct sel_broker_session *s, uint32_t i)
     struct sel_str fields, payload;
     int r = tell_queue(b, s, task->queue);
     if (r == 0)
-        r = sel_broker_task_get_blob(b, i, &fields, &payload);
+        r = task->kind == SEL_KIND_RUN ? sel_broker_run_describe(b, i, &fields, &payload)
+                                       : sel_broker_task_get_blob(b, i, &fields, &payload);
     if (r < 0)
         return r;
     const struct sel_wire_item item = {
         .type = SEL_RECORD_TASK,
+        .flags = task->kind == SEL_KIND_FLOW ? flags_of_flow(task->flow) : 0,
         .id = task->id,
         .queue = (uint16_t)(task->queue + 1),
         .priority = task->priority,
@@ -237,14 +258,25 @@ static int give(struct sel_broker *b, struct sel_broker_session *s, uint32_t i)
     if (s->is_alone)
         b->emptying_until_us = 0;
     sel_broker_task_attach(b, i, s);
+    if (task->kind == SEL_KIND_FLOW)
+        sel_broker_flow_load(b, i);
     return 0;
+}
+
+static bool is_ready(const struct sel_broker *b, const struct sel_broker_session *s)
+{
+    return s->is_connected && !s->must_welcome && !s->is_draining && !s->is_stalled &&
+           !s->is_failed && s->ready_batch <= b->log.committed;
 }
 
 static bool can_take(const struct sel_broker *b, const struct sel_broker_session *s)
 {
-    return s->is_connected && !s->must_welcome && !s->is_draining && !s->is_stalled &&
-           !s->is_alone && !s->is_failed && s->in_flight < s->window &&
-           s->ready_batch <= b->log.committed;
+    return is_ready(b, s) && !s->is_alone && s->in_flight < s->window;
+}
+
+static bool can_take_flow(const struct sel_broker *b, const struct sel_broker_session *s)
+{
+    return is_ready(b, s) && s->flows_in_flight < s->flows;
 }
 
 /* A worker that has nothing and serves the queue; NULL: none. */
@@ -298,6 +330,28 @@ static bool serve(struct sel_broker *b, struct sel_broker_session *s, uint32_t *
     return can_take(b, s);
 }
 
+/* The same for flows. */
+static bool serve_flows(struct sel_broker *b, struct sel_broker_session *s, uint32_t *given)
+{
+    for (uint32_t n = 0; n < CHUNK && can_take_flow(b, s); n++) {
+        uint32_t queue =
+            sel_broker_queue_set_next(&b->ready_flows, &s->serves_flows, s->flow_rotor);
+        if (queue == SEL_NONE)
+            return false;
+        s->flow_rotor = queue + 1;
+        uint32_t i = sel_broker_queue_first(b, queue);
+        if (!suits(b, s, i)) {
+            sel_broker_queue_remove(b, i);
+            sel_broker_task_wait_for_another(b, i);
+            continue;
+        }
+        if (give(b, s, i) < 0)
+            return false;
+        (*given)++;
+    }
+    return can_take_flow(b, s);
+}
+
 void sel_broker_dispatch(struct sel_broker *b)
 {
     if (b->is_recovering || b->is_stopping || !b->has_started)
@@ -311,6 +365,8 @@ void sel_broker_dispatch(struct sel_broker *b)
             struct sel_broker_session *s = b->sessions[b->workers[place]];
             if (can_take(b, s))
                 more |= serve(b, s, &given);
+            if (can_take_flow(b, s))
+                more |= serve_flows(b, s, &given);
         }
         b->worker_rotor++; /* who is asked first changes */
         more = more && given > 0;

@@ -43,6 +43,10 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
                   const struct sel_wire_held *held, const struct sel_broker_session *old)
 {
     uint32_t i = sel_broker_task_find(b, held->id);
+    if (i == SEL_NONE && held->is_run) {
+        decline(b, s, held); /* its flow is gone with the broker's memory, or has used its end */
+        return;
+    }
     if (i == SEL_NONE) {
         if (!b->is_recovering || (i = sel_broker_task_add(b, held->id)) == SEL_NONE)
             return;
@@ -51,6 +55,8 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
         sel_broker_task_at(b, i)->try_count = held->try_count;
     }
     struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->kind == SEL_KIND_FLOW || task->kind == SEL_KIND_PIECE)
+        return; /* flows are handed over anew */
     switch (task->state) {
     case SEL_TASK_ORPHAN:
         task->flags |= SEL_TASK_NO_RECORD;
@@ -110,7 +116,8 @@ static void blame(struct sel_broker *b, struct sel_broker_session *s, struct sel
             continue;
         struct sel_task_entry *task = sel_broker_task_at(b, i);
         if (task->state == SEL_TASK_ENDED || task->state == SEL_TASK_ALIAS ||
-            task->flags & SEL_TASK_NO_RECORD || task->try_count != one.try_count)
+            task->state == SEL_TASK_PIECE || task->flags & SEL_TASK_NO_RECORD ||
+            task->try_count != one.try_count)
             continue;
         b->stats.lost++;
         if (task->lost < SEL_TASK_LOST_MAX)
@@ -123,7 +130,7 @@ static void blame(struct sel_broker *b, struct sel_broker_session *s, struct sel
             sel_broker_task_call_off(b, s, i);
             (void)sel_broker_task_fail(b, i, "StackOverflow", "the task used up its stack");
         } else if (task->lost >= b->options.poison_max && task->state != SEL_TASK_DELIVERED)
-            (void)sel_broker_task_fail(b, i, "WorkerLost",
+            (void)sel_broker_task_fail(b, i, sel_broker_lost_class(task),
                                        "the task was running when %u workers died", task->lost);
     }
 }
@@ -148,9 +155,12 @@ static int take_worker(struct sel_broker *b, struct sel_broker_session *s,
 {
     uint32_t count = hello->serves_all ? hello->queue_count : hello->serve_count;
     for (uint32_t q = 0; q < b->queue_count; q++)
-        b->queues[q].workers -= sel_broker_queue_set_has(&s->serves, q);
+        b->queues[q].workers -=
+            sel_broker_queue_set_has(&s->serves, q) + sel_broker_queue_set_has(&s->serves_flows, q);
     sel_broker_queue_set_done(&s->serves);
+    sel_broker_queue_set_done(&s->serves_flows);
     s->slots = hello->slots;
+    s->flows = hello->flows;
     s->window = hello->window ? hello->window : hello->slots;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t number = hello->serves_all ? i + 1 : hello->serves[i];
@@ -158,11 +168,9 @@ static int take_worker(struct sel_broker *b, struct sel_broker_session *s,
             number < s->queue_cap && s->queues[number] ? s->queues[number] - 1u : SEL_NONE;
         if (queue == SEL_NONE)
             return SEL_EFORMAT;
-        if (!sel_broker_queue_set_has(&s->serves, queue)) {
-            if (!sel_broker_queue_set_add(&s->serves, queue))
-                return SEL_ENOMEM;
-            b->queues[queue].workers++;
-        }
+        int r = sel_broker_session_serve(b, s, queue, true);
+        if (r < 0)
+            return r;
     }
     return 0;
 }

@@ -30,43 +30,65 @@ enum sel_task_state {
     SEL_TASK_DELIVERED, /* with the worker `holder` */
     SEL_TASK_ENDED,
     SEL_TASK_ALIAS, /* another id of the task `holder` */
+    SEL_TASK_PIECE, /* no task: bytes, see flow.c */
+};
+
+enum sel_task_kind {
+    SEL_KIND_TASK, /* bare */
+    SEL_KIND_FLOW,
+    SEL_KIND_RUN,   /* of a task, for a flow */
+    SEL_KIND_PIECE, /* of what is kept for flows */
 };
 
 #define SEL_TASK_KEYED 0x01     /* has an idempotency key, see keys.c */
 #define SEL_TASK_PUT_BACK 0x02  /* QUEUED: in the heap of those that were put back */
 #define SEL_TASK_NO_RECORD 0x04 /* its SUBMIT is not known: a worker claims it */
+#define SEL_TASK_CONSUMED 0x02  /* ENDED, of a flow: a decision has used its end */
 #define SEL_TASK_SETTLED 0x08   /* ENDED: its end has reached its level */
 #define SEL_TASK_RETAINED 0x10  /* ENDED: in the list of results to be dropped */
 #define SEL_TASK_UNKNOWN 0x20   /* workers have returned it as unknown since `unknown_since` */
 #define SEL_TASK_STARTED 0x40   /* was delivered before */
 #define SEL_TASK_CANCELLED 0x80 /* is no longer wanted: the worker has been told */
 
+struct sel_flow;
+struct sel_flow_try;
+struct sel_run_group;
+
 struct sel_task_entry {
     struct sel_id id;
-    uint64_t sequence;   /* order in its queue; never that of another task */
-    uint8_t *blob;       /* fields and payload; ENDED: the result. NULL: in the journal, or none */
+    uint64_t sequence; /* order in its queue; never that of another task */
+    union {
+        uint8_t *blob; /* fields and payload; ENDED: the result. NULL: in the journal, or none */
+        struct sel_flow *flow;       /* FLOW: it has the blob */
+        struct sel_run_group *group; /* RUN, until it is ENDED */
+    };
     uint64_t log_seq;    /* batch of the mutation that it needs; 0: it is in none */
     uint32_t log_offset; /* of the blob in that batch */
     uint32_t blob_size;
     uint32_t next, prev; /* by state: of the lane of a queue, what a worker has, the results to be
-                            dropped; prev: place in a heap */
-    uint32_t holder;     /* slot of the worker; ALIAS: the task */
-    uint32_t watcher;    /* slot of the session that waits for the result */
-    uint32_t watcher_serial;
-    uint32_t extra; /* more watchers and aliases: struct sel_note */
+                            dropped; prev: place in a heap. Ended runs: of their flow */
+    union {
+        struct {
+            uint32_t watcher; /* slot of the session that waits for the result */
+            uint32_t watcher_serial;
+        };
+        struct sel_flow_try *attempt; /* RUN, PIECE */
+    };
+    uint32_t holder; /* slot of the worker; ALIAS: the task; PIECE: references */
+    uint32_t extra;  /* more watchers and aliases: struct sel_note. RUN: ordinal; PIECE: number */
     union {
         uint32_t unknown_since_ms; /* mono, with the flag UNKNOWN */
         struct {                   /* ENDED */
-            uint16_t pins;         /* deliveries of the result under way */
+            uint16_t pins;         /* deliveries of the result under way, and who else needs it */
             uint16_t code;         /* enum sel_wire_outcome */
         };
     };
-    uint16_t fields_size;
-    uint16_t queue;
+    uint16_t fields_size; /* RUN: tries that count */
+    uint16_t queue;       /* PIECE: enum sel_piece_type */
     uint16_t try_count, delivery;
     uint8_t priority;
     uint8_t flags;
-    uint8_t state : 4, level : 4;
+    uint8_t state : 4, level : 2, kind : 2;
     uint8_t lost : 4, suspected : 4; /* workers that died with it: surely through it, or perhaps */
     int64_t at_us; /* mono. WAITING: when; ENDED: since; else when it was submitted */
 };
@@ -88,7 +110,7 @@ struct sel_task_table {
     uint32_t count;                /* entries in use */
     struct sel_task_place *places; /* by id, open addressing */
     uint32_t place_bits;
-    uint64_t by_state[SEL_TASK_ALIAS + 1];
+    uint64_t by_state[SEL_TASK_PIECE + 1];
 };
 
 /* A second watcher of a task, an alias, or a result that waits for room at a session. */
@@ -98,6 +120,77 @@ struct sel_note {
     uint32_t session, serial; /* of the watcher */
     uint32_t as;              /* alias under whose id it goes out; SEL_NONE: its own */
     uint64_t after_batch;     /* not before that is committed */
+    bool all;                 /* the watcher waits for detached work too */
+};
+
+/* ---- flows: see flow.c ---- */
+
+/* What is kept for a flow, each an entry of its own, so that the journal's side treats it as it
+ * does tasks. */
+enum sel_piece_type {
+    SEL_PIECE_STATE,    /* part of a state; number: of the decision after which */
+    SEL_PIECE_EVENTS,   /* of the decision `number` */
+    SEL_PIECE_BLOB,     /* arguments or parents of runs; counted references */
+    SEL_PIECE_THROTTLE, /* the name of what is throttled; at_us: when the next one may start */
+};
+
+/* Runs that were started alike. */
+struct sel_run_group {
+    uint32_t refs;
+    uint32_t args, parents; /* pieces; SEL_NONE: the flow's arguments, no parents */
+    uint16_t fields_size, run_flags;
+    bool is_nowait;
+    uint8_t fields[];
+};
+
+/* An attempt of a flow: what its dispatcher has said, and what it is to be told. Freed with the
+ * last run of it. */
+struct sel_flow_try {
+    struct sel_flow *flow;
+    uint32_t refs;         /* `current` of its flow, open runs, sub-flows, pieces */
+    uint32_t number;       /* of the last decision */
+    uint32_t next_ordinal; /* all below have been started */
+    uint16_t attempt;
+    uint32_t args; /* piece: the flow's arguments changed; SEL_NONE: as submitted */
+    uint32_t ended_first, ended_last; /* entries by next and prev, in the order of their ends */
+    uint32_t kept_first;              /* consumed ones that have a payload, by next */
+    uint32_t untold;                  /* the first of `ended` that the owner has not heard of */
+    uint32_t ended_count, kept_count;
+    uint32_t piece_first, piece_last; /* STATE and EVENTS, by next and prev, ascending numbers */
+    uint32_t new_state;               /* the first of STATE pieces that are not complete */
+    struct sel_flow *children;
+    struct sel_buf partial; /* of a DECIDE in pieces */
+};
+
+enum sel_flow_load { SEL_LOAD_NONE, SEL_LOAD_PIECES, SEL_LOAD_KEPT, SEL_LOAD_ENDED };
+
+struct sel_flow {
+    struct sel_id id;
+    uint32_t entry;
+    uint32_t refs; /* its entry, its attempts */
+    uint8_t *blob; /* of its entry */
+    struct sel_flow_try *current;
+    struct sel_flow_try *parent; /* a sub-flow: which attempt started it; NULL: a root */
+    struct sel_flow *next_child, *prev_child; /* of the parent's attempt */
+    uint32_t ordinal;                         /* there */
+    uint32_t
+        open_count; /* runs and sub-flows, of all attempts, that have not ended with all below */
+    uint32_t args;  /* piece: the arguments outlive the submit; SEL_NONE */
+    uint16_t run_flags;
+    uint16_t parents_size; /* unused for roots */
+    bool is_nowait, is_throttled, is_done, has_tree_pin;
+    bool is_live;         /* the owner knows all */
+    bool in_pump;         /* of its owner's session */
+    uint8_t load;         /* enum sel_flow_load */
+    uint32_t load_at;     /* entry that is said next */
+    uint32_t load_offset; /* in it */
+    int64_t since_us;     /* mono: when it was submitted or, ended, its end */
+};
+
+/* A flow that its owner is to be told something of. */
+struct sel_flow_pump {
+    uint32_t entry;
+    uint64_t sequence;
 };
 
 /* ---- queues ---- */
@@ -116,6 +209,8 @@ struct sel_queue {
     uint64_t depth;
     uint64_t submitted, finished, failed;
     uint32_t workers; /* sessions that serve it */
+    bool is_flows;
+    uint32_t twin; /* the queue of flows of that name; SEL_NONE: none yet */
 };
 
 /* Bits by queue. */
@@ -171,6 +266,11 @@ struct sel_broker_session {
     uint32_t task_first;  /* what it has */
     uint64_t ready_batch; /* gets nothing before that is committed */
     bool is_draining, is_stalled, is_alone;
+    struct sel_queue_set serves_flows;
+    uint32_t flows, flows_in_flight, flow_rotor; /* that it takes; has */
+    struct sel_flow_pump *pump;                  /* a ring */
+    uint32_t pump_head, pump_count, pump_cap;
+    bool in_pumps;
     uint64_t beat_count, turns;
     int64_t turned_us;
     uint64_t *unknown; /* hashes of names that it does not know */
@@ -228,6 +328,14 @@ struct sel_log {
     uint64_t dropped;   /* told to the journal */
     uint64_t start_seq; /* where the newest START is */
     uint64_t live_bytes, journal_bytes;
+    bool is_held; /* what is appended now goes into `open`, however large it gets */
+};
+
+/* Where the open batch stood. */
+struct sel_log_mark {
+    struct sel_log_batch *batch; /* NULL: the journal is off */
+    size_t size;
+    uint32_t effect_count;
 };
 
 /* ---- the broker ---- */
@@ -278,8 +386,8 @@ struct sel_broker {
     struct sel_queue *queues;
     uint32_t queue_count, queue_cap;
     struct sel_map queue_names;
-    struct sel_queue_set ready_queues; /* that have tasks */
-    uint64_t queued;                   /* in all of them */
+    struct sel_queue_set ready_queues, ready_flows; /* that have tasks; flows */
+    uint64_t queued;                                /* in all of them */
 
     struct sel_broker_session **sessions; /* by slot */
     uint32_t session_count, session_cap;  /* slots ever used */
@@ -321,6 +429,11 @@ struct sel_broker {
     uint32_t result_count;
     uint64_t result_bytes;
 
+    uint32_t *fresh; /* entries of the decision that is being taken */
+    uint32_t fresh_count, fresh_cap;
+    uint32_t *pumps; /* slots of sessions with something in their pump */
+    uint32_t pump_count, pump_cap;
+
     struct sel_log log;
     struct sel_known_worker *known;
     uint32_t known_count, known_cap, expected_count;
@@ -329,9 +442,9 @@ struct sel_broker {
     bool is_recovering; /* what workers hold is not yet known */
     int64_t recover_until_us;
 
-    struct sel_buf out, scratch, scratch2;
+    struct sel_buf out, scratch, scratch2, scratch3;
     struct sel_arena arena; /* for one plain message */
-    struct sel_arena failure_arena;
+    struct sel_arena failure_arena, decision_arena;
     struct sel_broker_stats stats;
 };
 
@@ -352,7 +465,8 @@ uint32_t sel_broker_task_find(const struct sel_broker *b, struct sel_id id);
 /* It will be looked for, or at, soon. `task` may be any number. */
 void sel_broker_task_prefetch_id(const struct sel_broker *b, struct sel_id id);
 void sel_broker_task_prefetch(const struct sel_broker *b, uint32_t task);
-/* A new entry of that id (which must not be there), state ORPHAN; SEL_NONE: out of memory. */
+/* A new entry of that id (which must not be there; 0: it is not looked for), state ORPHAN;
+ * SEL_NONE: out of memory. */
 uint32_t sel_broker_task_add(struct sel_broker *b, struct sel_id id);
 /* Takes it out of the table; it is in no list, has no blob and no notes. */
 void sel_broker_task_remove(struct sel_broker *b, uint32_t i);
@@ -361,7 +475,8 @@ void sel_broker_task_set_state(struct sel_broker *b, uint32_t i, enum sel_task_s
 bool sel_broker_task_keep_blob(struct sel_broker *b, uint32_t i, struct sel_str fields,
                                struct sel_str payload);
 void sel_broker_task_free_blob(struct sel_broker *b, uint32_t i);
-/* Fields and payload, from memory or read back into `scratch`; valid until the next call. */
+/* Fields and payload, from memory or read back into `scratch`; valid until the next call. Of an
+ * open run the fields alone, see sel_broker_run_describe. */
 int sel_broker_task_get_blob(struct sel_broker *b, uint32_t i, struct sel_str *ret_fields,
                              struct sel_str *ret_payload) SEL_WARN_UNUSED;
 /* The name of a task in the fields of its SUBMIT; n == 0: none. */
@@ -377,6 +492,8 @@ void sel_broker_table32_remove(struct sel_table32 *t, uint32_t key);
 /* ---- queue.c ---- */
 /* The queue of that name, made if it is new; SEL_NONE: too many, or out of memory. */
 uint32_t sel_broker_queue_get(struct sel_broker *b, struct sel_str name);
+/* The queue of flows that has the name of a queue of tasks; as above. */
+uint32_t sel_broker_queue_of_flows(struct sel_broker *b, uint32_t queue);
 void sel_broker_queues_done(struct sel_broker *b);
 /* A task that is in no list. One that was delivered before goes where its sequence says. */
 void sel_broker_queue_push(struct sel_broker *b, uint32_t task);
@@ -391,7 +508,8 @@ uint32_t sel_broker_queue_set_next(const struct sel_queue_set *a, const struct s
                                    uint32_t from);
 
 /* ---- timer.c: WAITING tasks ---- */
-bool sel_broker_timer_reserve(struct sel_broker *b) SEL_WARN_UNUSED; /* the next one cannot fail */
+/* The next `count` ones cannot fail. */
+bool sel_broker_timer_reserve(struct sel_broker *b, uint64_t count) SEL_WARN_UNUSED;
 bool sel_broker_timer_add(struct sel_broker *b, uint32_t task, int64_t at_us) SEL_WARN_UNUSED;
 void sel_broker_timer_remove(struct sel_broker *b, uint32_t task);
 int64_t sel_broker_timer_next(const struct sel_broker *b); /* INT64_MAX: none */
@@ -403,9 +521,18 @@ void sel_broker_log_done(struct sel_broker *b);
 /* Appends a mutation to the open batch. 0; SEL_ENOMEM: nothing is appended. */
 int sel_broker_log_put(struct sel_broker *b, const struct sel_mutation *m, uint8_t level,
                        struct sel_log_place *ret) SEL_WARN_UNUSED; /* ret may be NULL */
+/* From here on until the release all mutations get into one batch, which is committed whole; with
+ * room for `effects` more. 0 or SEL_ENOMEM. */
+int sel_broker_log_hold(struct sel_broker *b, uint64_t effects,
+                        struct sel_log_mark *ret) SEL_WARN_UNUSED;
+/* `undo`: what was put since then is taken back; nobody has claimed it. */
+void sel_broker_log_release_hold(struct sel_broker *b, const struct sel_log_mark *mark, bool undo);
 /* The task, which needs none, needs the mutation at `place` from now on. */
 void sel_broker_log_claim(struct sel_broker *b, uint32_t task, struct sel_log_place place,
                           size_t blob_size);
+/* It is there anew: the old one is needed no longer. */
+void sel_broker_log_move(struct sel_broker *b, uint32_t task, struct sel_log_place place,
+                         size_t blob_size);
 /* The task needs its mutation no longer. */
 void sel_broker_log_release(struct sel_broker *b, uint32_t task);
 /* To be done when the batch of the mutation that was put last is committed; at most one a mutation.
@@ -490,9 +617,20 @@ int sel_broker_task_fail(struct sel_broker *b, uint32_t task, const char *class,
 int sel_broker_task_cancel(struct sel_broker *b, uint32_t task);
 /* Its end has reached its level: the results go out. */
 void sel_broker_task_release(struct sel_broker *b, uint32_t task);
-/* The session wants the result of `task` (or is told it, if it has ended), as `as`. */
+/* The end alone, without what it needs memory for: a blob of the payload (NULL: it is in the
+ * journal) and, if its level asks for that, the mutation DONE at `place`. Cannot fail. */
+void sel_broker_task_finish(struct sel_broker *b, uint32_t task, uint16_t code, uint8_t *blob,
+                            size_t size, const struct sel_log_place *place);
+int sel_broker_task_log_end(struct sel_broker *b, uint32_t task, uint16_t code,
+                            struct sel_str payload, struct sel_log_place *ret) SEL_WARN_UNUSED;
+/* It may be dropped once it was heard. */
+void sel_broker_task_pin(struct sel_broker *b, uint32_t task);
+/* The session wants the result of `task` (or is told it, if it has ended), as `as`; `all`: of a
+ * flow, when all that it has sent off has ended too. */
 void sel_broker_task_watch(struct sel_broker *b, uint32_t task, struct sel_broker_session *s,
-                           uint32_t as);
+                           uint32_t as, bool all);
+/* All that the flow has sent off has ended: those who wait for that are told. */
+void sel_broker_task_release_all(struct sel_broker *b, uint32_t task);
 /* It is no more: out of all tables; not in a list, not pinned. */
 void sel_broker_task_forget(struct sel_broker *b, uint32_t task);
 void sel_broker_task_unpin(struct sel_broker *b, uint32_t task);
@@ -534,10 +672,21 @@ uint64_t sel_broker_on_return(struct sel_broker *b, struct sel_broker_session *s
                               const struct sel_wire_item *item, uint64_t number);
 uint64_t sel_broker_on_cancelled(struct sel_broker *b, struct sel_broker_session *s,
                                  const struct sel_wire_item *item, uint64_t number);
+/* The task that a record of a worker is about; SEL_NONE: it is known no more. */
+uint32_t sel_broker_task_of(const struct sel_broker *b, const struct sel_wire_item *item);
+/* The try is over and the next one is due: its mutation, if its level asks for one, and what
+ * follows, for which the timers have room. */
+int sel_broker_log_retry(struct sel_broker *b, uint32_t task,
+                         uint64_t countdown_us) SEL_WARN_UNUSED;
+void sel_broker_task_retry(struct sel_broker *b, uint32_t task, uint64_t countdown_us);
 uint64_t sel_broker_on_want(struct sel_broker *b, struct sel_broker_session *s,
                             const struct sel_wire_item *item, uint64_t number);
 uint64_t sel_broker_on_queue(struct sel_broker *b, struct sel_broker_session *s,
                              const struct sel_wire_item *item, uint64_t number);
+/* The worker serves the queue, of tasks and of flows as it takes them, or does no longer. 0 or
+ * SEL_ENOMEM. */
+int sel_broker_session_serve(struct sel_broker *b, struct sel_broker_session *s, uint32_t queue,
+                             bool serves) SEL_WARN_UNUSED;
 /* The peer's number `number` stands for `name`. */
 int sel_broker_session_name_queue(struct sel_broker *b, struct sel_broker_session *s,
                                   uint16_t number, struct sel_str name) SEL_WARN_UNUSED;
@@ -562,10 +711,113 @@ void sel_broker_session_note_unknown(struct sel_broker_session *s, struct sel_st
 int64_t sel_broker_task_unknown_us(const struct sel_broker *b, const struct sel_task_entry *task);
 /* Is tried with another worker after a pause. */
 void sel_broker_task_wait_for_another(struct sel_broker *b, uint32_t task);
+/* "WorkerLost" or what it is for a flow. */
+const char *sel_broker_lost_class(const struct sel_task_entry *task);
 /* Back to its queue; or its end, if it took too many workers with it. */
 void sel_broker_task_put_back(struct sel_broker *b, uint32_t task);
 
+/* ---- flow.c: flows, their attempts, runs and pieces ---- */
+/* The parts of an entry that depend on its kind. */
+uint8_t **sel_broker_blob_at(struct sel_task_entry *task);
+/* The entry, of which nothing but the id is known, is a flow. false: out of memory. */
+bool sel_broker_flow_init(struct sel_broker *b, uint32_t entry);
+struct sel_flow_try *sel_broker_try_new(struct sel_broker *b, struct sel_flow *flow,
+                                        uint16_t attempt); /* one reference; NULL: no memory */
+void sel_broker_try_ref(struct sel_flow_try *attempt);
+void sel_broker_try_unref(struct sel_broker *b, struct sel_flow_try *attempt);
+void sel_broker_flow_unref(struct sel_broker *b, struct sel_flow *flow);
+/* The flow, an entry that is being removed, is no more. */
+void sel_broker_flow_gone(struct sel_broker *b, uint32_t entry);
+void sel_broker_flow_adopt(struct sel_flow *child, struct sel_flow_try *parent, uint32_t ordinal);
+struct sel_run_group *sel_broker_group_new(struct sel_broker *b, struct sel_str fields);
+void sel_broker_group_unref(struct sel_broker *b, struct sel_run_group *group, uint32_t count);
+/* A piece with these bytes; `place`: where they are in the journal, NULL: nowhere. SEL_NONE: out of
+ * memory. */
+uint32_t sel_broker_piece_new(struct sel_broker *b, struct sel_id id, enum sel_piece_type type,
+                              uint8_t level, struct sel_str bytes,
+                              const struct sel_log_place *place);
+void sel_broker_piece_ref(struct sel_broker *b, uint32_t piece); /* SEL_NONE allowed */
+void sel_broker_piece_unref(struct sel_broker *b, uint32_t piece);
+struct sel_id sel_broker_piece_id(struct sel_broker *b);
+/* Into the list of the attempt, by number; takes over the reference. */
+void sel_broker_try_add_piece(struct sel_broker *b, struct sel_flow_try *t, uint32_t piece);
+/* Forgets what is older than the piece `until`; the part of a state that is not complete. */
+void sel_broker_try_drop_pieces(struct sel_broker *b, struct sel_flow_try *t, uint32_t until);
+void sel_broker_try_drop_piece(struct sel_broker *b, struct sel_flow_try *t, uint32_t piece);
+void sel_broker_try_drop_new_state(struct sel_broker *b, struct sel_flow_try *t);
+/* Appends arguments of the attempt: of a piece, or (SEL_NONE) those of the flow. */
+int sel_broker_put_args(struct sel_broker *b, const struct sel_flow_try *t, uint32_t args,
+                        struct sel_buf *buf) SEL_WARN_UNUSED;
+/* The flow has a new attempt (NULL: none any more), whose reference it takes over: what is open is
+ * detached, the rest forgotten. */
+void sel_broker_flow_set_try(struct sel_broker *b, uint32_t entry, struct sel_flow_try *t);
+/* A run or sub-flow of the attempt, `entry`, is not open any more. */
+void sel_broker_flow_count_closed(struct sel_broker *b, struct sel_flow *flow);
+/* The end of a run counts: it is told, or forgotten. Of a sub-flow: its parent hears of it. */
+void sel_broker_run_ended(struct sel_broker *b, uint32_t entry);
+/* To the ends that the owner is to hear of. */
+void sel_broker_try_add_ended(struct sel_broker *b, struct sel_flow_try *t, uint32_t entry);
+/* A consumed end is needed no more, or kept for its payload. */
+void sel_broker_run_consume(struct sel_broker *b, struct sel_flow_try *t, uint32_t entry);
+/* The entry of an end that was told and not consumed; SEL_NONE: there is none. */
+uint32_t sel_broker_try_find_ended(const struct sel_broker *b, const struct sel_flow_try *t,
+                                   uint32_t ordinal);
+void sel_broker_run_remove(struct sel_broker *b, uint32_t entry);
+static inline bool sel_broker_try_is_current(const struct sel_flow_try *t)
+{
+    return t->flow->current == t;
+}
+/* Fields and payload of the TASK of a run, in scratch2 and scratch3. */
+int sel_broker_run_describe(struct sel_broker *b, uint32_t entry, struct sel_str *ret_fields,
+                            struct sel_str *ret_payload) SEL_WARN_UNUSED;
+/* When the next start of that name may be, and that it takes place then; mono_us. */
+int sel_broker_throttle(struct sel_broker *b, struct sel_str name, uint64_t interval_us,
+                        uint64_t count, uint8_t level, int64_t *ret_us) SEL_WARN_UNUSED;
+
+/* ---- pump.c: what owners are told of their flows ---- */
+void sel_broker_flow_tell(struct sel_broker *b, struct sel_flow *flow);
+/* The flow was delivered: says what is known of it. */
+void sel_broker_flow_load(struct sel_broker *b, uint32_t entry);
+void sel_broker_flow_disown(struct sel_broker *b, struct sel_flow *flow);
+void sel_broker_pump(struct sel_broker *b);
+bool sel_broker_flow_has_history(const struct sel_flow *flow);
+
+/* ---- decide.c: what dispatchers say ---- */
+uint64_t sel_broker_on_decide(struct sel_broker *b, struct sel_broker_session *s,
+                              const struct sel_wire_item *item, uint64_t number);
+uint64_t sel_broker_on_state(struct sel_broker *b, struct sel_broker_session *s,
+                             const struct sel_wire_item *item, uint64_t number);
+uint64_t sel_broker_on_void(struct sel_broker *b, struct sel_broker_session *s,
+                            const struct sel_wire_item *item, uint64_t number);
+
+/* ---- flow_replay.c ---- */
+int sel_broker_replay_flow(struct sel_broker *b, const struct sel_mutation *m,
+                           struct sel_log_place place) SEL_WARN_UNUSED;
+void sel_broker_replay_flows_end(struct sel_broker *b);
+
+/* ---- flow_log.c ---- */
+/* RUNS: entries that follow each other, in the state of the first, times `step_us` apart. */
+int sel_broker_log_runs(struct sel_broker *b, const struct sel_flow_try *t, const uint32_t *entries,
+                        uint32_t count, uint64_t step_us,
+                        struct sel_log_place *ret) SEL_WARN_UNUSED;
+int sel_broker_log_piece(struct sel_broker *b, const struct sel_flow_try *t, struct sel_id id,
+                         enum sel_piece_type type, uint32_t number, uint32_t flags, uint8_t level,
+                         struct sel_str bytes, struct sel_log_place *ret) SEL_WARN_UNUSED;
+/* A flow that ends with open runs: what they need of its submit is kept. */
+int sel_broker_flow_keep_args(struct sel_broker *b, uint32_t entry, bool has_open) SEL_WARN_UNUSED;
+/* What is needed of a RUNS of batch `seq`, written anew. */
+int sel_broker_copy_runs(struct sel_broker *b, const struct sel_mutation *m,
+                         uint64_t seq) SEL_WARN_UNUSED;
+
 /* ---- replay.c ---- */
+/* What flows have in common with tasks: the entry is there. */
+int sel_broker_replay_submit(struct sel_broker *b, const struct sel_mutation *m, uint32_t entry,
+                             struct sel_log_place place) SEL_WARN_UNUSED;
+int sel_broker_replay_done(struct sel_broker *b, const struct sel_mutation *m, uint32_t entry,
+                           struct sel_log_place place) SEL_WARN_UNUSED;
+int sel_broker_replay_retry(struct sel_broker *b, const struct sel_mutation *m) SEL_WARN_UNUSED;
+int sel_broker_replay_wait_or_queue(struct sel_broker *b, uint32_t entry,
+                                    int64_t unix_us) SEL_WARN_UNUSED;
 /* After the last batch: results that are there begin to age. 0 or SEL_ENOMEM. */
 int sel_broker_replay_end(struct sel_broker *b) SEL_WARN_UNUSED;
 

@@ -71,13 +71,23 @@ void sel_broker_log_claim(struct sel_broker *b, uint32_t i, struct sel_log_place
     need(&b->log, place.seq, (uint32_t)(SEL_MUTATION_HEADER + blob_size));
 }
 
+void sel_broker_log_move(struct sel_broker *b, uint32_t i, struct sel_log_place place,
+                         size_t blob_size)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    need_no_more(&b->log, task->log_seq);
+    need(&b->log, place.seq, (uint32_t)(SEL_MUTATION_HEADER + blob_size));
+    task->log_seq = place.seq;
+    task->log_offset = place.blob_offset;
+}
+
 void sel_broker_log_release(struct sel_broker *b, uint32_t i)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     if (task->log_seq == 0)
         return;
-    SEL_ASSERT(!task->blob &&
-               task->blob_size == 0); /* freed before, see sel_broker_task_free_blob */
+    /* freed before, see sel_broker_task_free_blob */
+    SEL_ASSERT(!*sel_broker_blob_at(task) && task->blob_size == 0);
     need_no_more(&b->log, task->log_seq);
     task->log_seq = 0;
 }
@@ -157,6 +167,8 @@ static bool is_taken(const struct sel_log *log, const struct sel_log_batch *batc
 static struct sel_log_batch *open_batch(struct sel_broker *b)
 {
     struct sel_log_batch *open = b->log.open;
+    if (b->log.is_held)
+        return open;
     if (open && !is_taken(&b->log, open) && open->buf.n < b->options.batch_bytes_max)
         return open;
     return batch_new(b);
@@ -201,6 +213,39 @@ int sel_broker_log_put(struct sel_broker *b, const struct sel_mutation *m, uint8
     if (r == 0 && ret)
         *ret = (struct sel_log_place){batch->seq, (uint32_t)(end - sel_broker_mutation_blob(m))};
     return r;
+}
+
+#define HOLD_BYTES_MAX ((size_t)8 << 20) /* what is held may be large: it begins a batch then */
+
+int sel_broker_log_hold(struct sel_broker *b, uint64_t effects, struct sel_log_mark *ret)
+{
+    *ret = (struct sel_log_mark){0};
+    if (!b->log.is_on)
+        return 0;
+    SEL_ASSERT(!b->log.is_held);
+    struct sel_log_batch *batch = open_batch(b);
+    if (batch && batch->buf.n > HOLD_BYTES_MAX)
+        batch = batch_new(b);
+    if (!batch || !sel_mem_grow(&batch->effects, &batch->effect_cap,
+                                batch->effect_count + effects + 1, sizeof(*batch->effects)))
+        return SEL_ENOMEM;
+    *ret = (struct sel_log_mark){batch, batch->buf.n, batch->effect_count};
+    b->log.is_held = true;
+    return 0;
+}
+
+void sel_broker_log_release_hold(struct sel_broker *b, const struct sel_log_mark *mark, bool undo)
+{
+    if (!mark->batch)
+        return;
+    SEL_ASSERT(b->log.is_held && mark->batch == b->log.open);
+    b->log.is_held = false;
+    if (!undo)
+        return;
+    b->log.backlog_bytes -= mark->batch->buf.n - mark->size;
+    mark->batch->buf.n = mark->size;
+    mark->batch->effect_count = mark->effect_count;
+    info_of(&b->log, mark->batch->seq)->size = (uint32_t)mark->size;
 }
 
 void sel_broker_log_effect(struct sel_broker *b, uint32_t task, enum sel_effect_kind kind)
@@ -280,6 +325,15 @@ static uint32_t owner_of(struct sel_broker *b, const struct sel_mutation *m, uin
 static void describe(struct sel_broker *b, const struct sel_task_entry *task,
                      struct sel_mutation *m)
 {
+    if (task->kind == SEL_KIND_PIECE) {
+        if (m->type == SEL_MUTATION_PIECE && task->queue == SEL_PIECE_THROTTLE)
+            m->unix_us = b->now.unix_us + (task->at_us - b->now.mono_us);
+        return;
+    }
+    if (task->state == SEL_TASK_ENDED && task->flags & SEL_TASK_CONSUMED)
+        m->flags |= SEL_MUTATION_CONSUMED;
+    if (task->kind == SEL_KIND_FLOW && task->flow->is_throttled)
+        m->flags |= SEL_MUTATION_THROTTLED;
     m->try_count = task->try_count;
     m->lost = task->lost;
     m->suspected = task->suspected;
@@ -295,6 +349,11 @@ static int copy_forward(struct sel_broker *b, uint64_t seq)
     struct sel_str rest = sel_buf_str(&copy);
     struct sel_mutation m;
     while (r >= 0 && (r = sel_mutation_next(&rest, &m, NULL)) > 0) {
+        if (m.type == SEL_MUTATION_RUNS) {
+            if ((r = sel_broker_copy_runs(b, &m, seq)) < 0)
+                break;
+            continue;
+        }
         uint32_t i = owner_of(b, &m, seq, copy.n - rest.n);
         if (i == SEL_NONE)
             continue;
@@ -307,10 +366,8 @@ static int copy_forward(struct sel_broker *b, uint64_t seq)
         if (r < 0)
             break;
         batch->urgent = true; /* it makes room */
-        need_no_more(&b->log, seq);
-        need(&b->log, batch->seq, (uint32_t)(SEL_MUTATION_HEADER + sel_broker_mutation_blob(&m)));
-        task->log_seq = batch->seq;
-        task->log_offset = (uint32_t)(end - sel_broker_mutation_blob(&m));
+        struct sel_log_place place = {batch->seq, (uint32_t)(end - sel_broker_mutation_blob(&m))};
+        sel_broker_log_move(b, i, place, sel_broker_mutation_blob(&m));
     }
     sel_buf_done(&copy);
     return r;

@@ -9,6 +9,8 @@ static const char *const names[] = {
     [SEL_MUTATION_START] = "START", [SEL_MUTATION_SUBMIT] = "SUBMIT",
     [SEL_MUTATION_DONE] = "DONE",   [SEL_MUTATION_RETRY] = "RETRY",
     [SEL_MUTATION_ALIAS] = "ALIAS", [SEL_MUTATION_WORKER] = "WORKER",
+    [SEL_MUTATION_PIECE] = "PIECE", [SEL_MUTATION_RUNS] = "RUNS",
+    [SEL_MUTATION_USED] = "USED",
 };
 
 const char *sel_mutation_name(unsigned type)
@@ -19,7 +21,8 @@ const char *sel_mutation_name(unsigned type)
 /* Whether a size of fields stands before them. */
 static bool has_fields(unsigned type)
 {
-    return type == SEL_MUTATION_SUBMIT || type == SEL_MUTATION_DONE;
+    return type == SEL_MUTATION_SUBMIT || type == SEL_MUTATION_DONE || type == SEL_MUTATION_PIECE ||
+           type == SEL_MUTATION_RUNS;
 }
 
 size_t sel_mutation_size(const struct sel_mutation *m)

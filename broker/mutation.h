@@ -11,7 +11,7 @@
  *    7  u8   flags                             45  u8   suspected
  *    8  16   id                                46  u8   size of the name
  *   24  u64  sequence                          47  u8   size of the key
- *   48       name, key, then u32 size of the fields (SUBMIT alone), fields, payload
+ *   48       name, key, then u32 size of the fields (types that have some), fields, payload
  *
  * Format number of the journal: SEL_JOURNAL_FORMAT; types are never used anew. */
 #ifndef SEL_BROKER_MUTATION_H
@@ -40,11 +40,26 @@ enum sel_mutation_type {
     SEL_MUTATION_ALIAS,
     /* A worker came (flag GONE: went): id of the peer, `sequence` its incarnation. */
     SEL_MUTATION_WORKER,
+    /* Of flows. Bytes that are kept: payload; code: enum sel_piece_type; fields: of which flow, see
+     * flow_log.c; unix_us: when. */
+    SEL_MUTATION_PIECE,
+    /* Runs that start: id of the flow, name: their queue, fields and payload: see flow_log.c;
+     * unix_us: not before, of the first. */
+    SEL_MUTATION_RUNS,
+    /* Ends of runs that a decision has used: id of the flow, try_count its attempt, `sequence` the
+     * number of the decision, payload: ordinals, u32 each. */
+    SEL_MUTATION_USED,
     SEL_MUTATION_END,
 };
 
 #define SEL_MUTATION_HEADER 48
 #define SEL_MUTATION_GONE 0x01
+#define SEL_MUTATION_FLOW 0x02      /* SUBMIT, DONE, RETRY: of a flow */
+#define SEL_MUTATION_CHILD 0x04     /* SUBMIT, DONE: of a sub-flow; fields have the run */
+#define SEL_MUTATION_NOWAIT 0x08    /* SUBMIT, DONE: of a sub-flow that nobody waits for */
+#define SEL_MUTATION_RUN 0x10       /* DONE: of a run; fields: the run */
+#define SEL_MUTATION_CONSUMED 0x20  /* DONE: a decision has used it */
+#define SEL_MUTATION_THROTTLED 0x40 /* SUBMIT, RETRY: was put off by its throttle */
 
 struct sel_mutation {
     uint8_t type, level, priority, flags;

@@ -83,30 +83,43 @@ static char *copy_name(struct sel_broker *b, struct sel_str name)
     return p;
 }
 
-uint32_t sel_broker_queue_get(struct sel_broker *b, struct sel_str name)
+static uint32_t queue_new(struct sel_broker *b, struct sel_str name, bool is_flows)
 {
-    uint32_t i;
-    if (sel_map_get(&b->queue_names, name, &i))
-        return i;
-    i = b->queue_count;
+    struct sel_queue_set *ready = is_flows ? &b->ready_flows : &b->ready_queues;
+    uint32_t i = b->queue_count;
     if (i >= b->options.queue_max ||
         !sel_mem_grow(&b->queues, &b->queue_cap, (uint64_t)i + 1, sizeof(*b->queues)))
         return SEL_NONE;
     char *copy = copy_name(b, name);
     if (!copy)
         return SEL_NONE;
-    b->queues[i] = (struct sel_queue){.name = {copy, name.n}};
+    b->queues[i] =
+        (struct sel_queue){.name = {copy, name.n}, .is_flows = is_flows, .twin = SEL_NONE};
     /* A lane and a bit for it now, so that a push cannot fail. */
-    if (!get_lane(&b->queues[i], SEL_WIRE_PRIORITY) ||
-        !sel_broker_queue_set_add(&b->ready_queues, i) ||
-        sel_map_add(&b->queue_names, b->queues[i].name, i, NULL) < 0) {
+    if (!get_lane(&b->queues[i], SEL_WIRE_PRIORITY) || !sel_broker_queue_set_add(ready, i) ||
+        (!is_flows && sel_map_add(&b->queue_names, b->queues[i].name, i, NULL) < 0)) {
         sel_mem_free(b->queues[i].lanes);
         sel_pool_free(&b->pool, copy, name.n ? name.n : 1);
         return SEL_NONE;
     }
-    sel_broker_queue_set_remove(&b->ready_queues, i);
+    sel_broker_queue_set_remove(ready, i);
     b->queue_count++;
     return i;
+}
+
+uint32_t sel_broker_queue_get(struct sel_broker *b, struct sel_str name)
+{
+    uint32_t i;
+    return sel_map_get(&b->queue_names, name, &i) ? i : queue_new(b, name, false);
+}
+
+uint32_t sel_broker_queue_of_flows(struct sel_broker *b, uint32_t queue)
+{
+    if (b->queues[queue].twin == SEL_NONE) {
+        uint32_t twin = queue_new(b, b->queues[queue].name, true);
+        b->queues[queue].twin = twin; /* the array may have moved */
+    }
+    return b->queues[queue].twin;
 }
 
 void sel_broker_queues_done(struct sel_broker *b)
@@ -120,6 +133,7 @@ void sel_broker_queues_done(struct sel_broker *b)
     sel_map_done(&b->queue_names);
     sel_mem_free(b->queues);
     sel_broker_queue_set_done(&b->ready_queues);
+    sel_broker_queue_set_done(&b->ready_flows);
 }
 
 /* ---- those that were put back: a heap by (priority, sequence) ---- */
@@ -230,6 +244,11 @@ static void push_anywhere(struct sel_broker *b, struct sel_queue *q, uint32_t ta
     lane_append(b, lane, task);
 }
 
+static struct sel_queue_set *ready_set(struct sel_broker *b, const struct sel_queue *q)
+{
+    return q->is_flows ? &b->ready_flows : &b->ready_queues;
+}
+
 void sel_broker_queue_push(struct sel_broker *b, uint32_t task)
 {
     struct sel_task_entry *entry = sel_broker_task_at(b, task);
@@ -237,7 +256,7 @@ void sel_broker_queue_push(struct sel_broker *b, uint32_t task)
     sel_broker_task_set_state(b, task, SEL_TASK_QUEUED);
     push_anywhere(b, q, task);
     if (q->depth++ == 0)
-        b->ready_queues.words[entry->queue / 64] |= UINT64_C(1) << (entry->queue % 64);
+        ready_set(b, q)->words[entry->queue / 64] |= UINT64_C(1) << (entry->queue % 64);
     b->queued++;
 }
 
@@ -253,7 +272,7 @@ void sel_broker_queue_remove(struct sel_broker *b, uint32_t task)
     entry->flags &= (uint8_t)~SEL_TASK_PUT_BACK;
     entry->next = entry->prev = SEL_NONE;
     if (--q->depth == 0)
-        sel_broker_queue_set_remove(&b->ready_queues, entry->queue);
+        sel_broker_queue_set_remove(ready_set(b, q), entry->queue);
     b->queued--;
 }
 

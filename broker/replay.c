@@ -37,18 +37,23 @@ static void undo(struct sel_broker *b, uint32_t i)
     sel_broker_log_release(b, i);
 }
 
-/* The entry of that id, emptied; NONE: out of memory. */
-static uint32_t entry_for(struct sel_broker *b, const struct sel_mutation *m)
+static void renew(struct sel_broker *b, uint32_t i, const struct sel_mutation *m)
 {
-    uint32_t i = sel_broker_task_find(b, m->id);
-    if (i != SEL_NONE)
-        undo(b, i);
-    else if ((i = sel_broker_task_add(b, m->id)) == SEL_NONE)
-        return SEL_NONE;
+    undo(b, i);
     sel_broker_task_at(b, i)->sequence = m->sequence;
-    sel_broker_task_at(b, i)->level = m->level & 3;
+    sel_broker_task_at(b, i)->level = m->level & 3u;
     if (m->sequence > b->sequence)
         b->sequence = m->sequence;
+}
+
+/* The entry of that id, emptied; NONE: out of memory, or it is part of a flow (*ret_bad). */
+static uint32_t entry_for(struct sel_broker *b, const struct sel_mutation *m, bool *ret_bad)
+{
+    uint32_t i = sel_broker_task_find(b, m->id);
+    *ret_bad = i != SEL_NONE && sel_broker_task_at(b, i)->kind != SEL_KIND_TASK;
+    if (*ret_bad || (i == SEL_NONE && (i = sel_broker_task_add(b, m->id)) == SEL_NONE))
+        return SEL_NONE;
+    renew(b, i, m);
     return i;
 }
 
@@ -61,7 +66,7 @@ static int name_queue(struct sel_broker *b, struct sel_task_entry *task, struct 
     return 0;
 }
 
-static int wait_or_queue(struct sel_broker *b, uint32_t i, int64_t unix_us)
+int sel_broker_replay_wait_or_queue(struct sel_broker *b, uint32_t i, int64_t unix_us)
 {
     if (unix_us > b->now.unix_us)
         return sel_broker_timer_add(b, i, b->now.mono_us + (unix_us - b->now.unix_us)) ? 0
@@ -94,24 +99,33 @@ static int replay_submit(struct sel_broker *b, const struct sel_mutation *m,
         return 0; /* its end is known: this is a copy that came late */
     if (i != SEL_NONE && sel_broker_task_at(b, i)->flags & SEL_TASK_KEYED)
         sel_broker_key_remove(b, i);
-    i = entry_for(b, m);
+    bool is_bad;
+    i = entry_for(b, m, &is_bad);
     if (i == SEL_NONE)
-        return SEL_ENOMEM;
+        return is_bad ? SEL_EFORMAT : SEL_ENOMEM;
+    return sel_broker_replay_submit(b, m, i, place);
+}
+
+int sel_broker_replay_submit(struct sel_broker *b, const struct sel_mutation *m, uint32_t i,
+                             struct sel_log_place place)
+{
     struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->kind == SEL_KIND_FLOW)
+        renew(b, i, m);
     int r = name_queue(b, task, m->name);
     task->priority = m->priority;
     task->try_count = m->try_count;
     task->lost = m->lost & SEL_TASK_LOST_MAX;
     task->suspected = m->suspected & SEL_TASK_LOST_MAX;
     sel_broker_log_claim(b, i, place, m->fields.n + m->payload.n);
-    if (r == 0 && m->key.n) {
+    if (r == 0 && m->key.n && !(task->flags & SEL_TASK_KEYED)) {
         uint8_t digest[SEL_KEY_DIGEST];
         digest_of(m, digest);
         r = sel_broker_key_add(b, m->key, digest, i);
     }
     if (r == 0 && !sel_broker_task_keep_blob(b, i, m->fields, m->payload))
         r = SEL_ENOMEM;
-    return r < 0 ? r : wait_or_queue(b, i, m->unix_us);
+    return r < 0 ? r : sel_broker_replay_wait_or_queue(b, i, m->unix_us);
 }
 
 static int replay_done(struct sel_broker *b, const struct sel_mutation *m,
@@ -119,17 +133,24 @@ static int replay_done(struct sel_broker *b, const struct sel_mutation *m,
 {
     uint32_t i = sel_broker_task_find(b, m->id);
     bool had_key = i != SEL_NONE && sel_broker_task_at(b, i)->flags & SEL_TASK_KEYED;
-    if (had_key && sel_broker_task_at(b, i)->sequence != m->sequence) {
+    if (had_key && sel_broker_task_at(b, i)->sequence != m->sequence)
         sel_broker_key_remove(b, i);
-        had_key = false;
-    }
-    i = entry_for(b, m);
+    bool is_bad;
+    i = entry_for(b, m, &is_bad);
     if (i == SEL_NONE)
-        return SEL_ENOMEM;
+        return is_bad ? SEL_EFORMAT : SEL_ENOMEM;
+    return sel_broker_replay_done(b, m, i, place);
+}
+
+int sel_broker_replay_done(struct sel_broker *b, const struct sel_mutation *m, uint32_t i,
+                           struct sel_log_place place)
+{
     struct sel_task_entry *task = sel_broker_task_at(b, i);
+    if (task->kind == SEL_KIND_FLOW)
+        renew(b, i, m);
     int r = name_queue(b, task, m->name);
     sel_broker_log_claim(b, i, place, m->payload.n);
-    if (r == 0 && m->key.n && !had_key)
+    if (r == 0 && m->key.n && !(task->flags & SEL_TASK_KEYED))
         r = sel_broker_key_add(b, m->key, (const uint8_t *)m->fields.p, i);
     if (r == 0 && !sel_broker_task_keep_blob(b, i, (struct sel_str){NULL, 0}, m->payload))
         r = SEL_ENOMEM;
@@ -143,7 +164,7 @@ static int replay_done(struct sel_broker *b, const struct sel_mutation *m,
     return r;
 }
 
-static int replay_retry(struct sel_broker *b, const struct sel_mutation *m)
+int sel_broker_replay_retry(struct sel_broker *b, const struct sel_mutation *m)
 {
     uint32_t i = sel_broker_task_find(b, m->id);
     if (i == SEL_NONE || sel_broker_task_at(b, i)->sequence != m->sequence)
@@ -158,7 +179,9 @@ static int replay_retry(struct sel_broker *b, const struct sel_mutation *m)
     task->try_count = m->try_count;
     task->lost = m->lost & SEL_TASK_LOST_MAX;
     task->suspected = m->suspected & SEL_TASK_LOST_MAX;
-    return wait_or_queue(b, i, m->unix_us);
+    if (task->kind == SEL_KIND_RUN)
+        task->fields_size = m->code;
+    return sel_broker_replay_wait_or_queue(b, i, m->unix_us);
 }
 
 /* Another id of the task `target`; both are as the journal has them. */
@@ -167,7 +190,8 @@ static int link_alias(struct sel_broker *b, const struct sel_late_alias *alias, 
     if (sel_broker_task_find(b, alias->m.id) != SEL_NONE)
         return 0; /* it is known */
     uint32_t note = sel_broker_note_new(b);
-    uint32_t i = note == SEL_NONE ? SEL_NONE : entry_for(b, &alias->m);
+    bool is_bad;
+    uint32_t i = note == SEL_NONE ? SEL_NONE : entry_for(b, &alias->m, &is_bad);
     if (i == SEL_NONE)
         return SEL_ENOMEM;
     sel_broker_log_claim(b, i, alias->place, sizeof(alias->target));
@@ -216,6 +240,9 @@ static int link_late_aliases(struct sel_broker *b)
 static int replay_one(struct sel_broker *b, uint64_t seq, const struct sel_mutation *m,
                       struct sel_log_place place)
 {
+    const uint8_t of_flows = SEL_MUTATION_FLOW | SEL_MUTATION_RUN;
+    if (m->type != SEL_MUTATION_WORKER && (m->flags & of_flows || m->type > SEL_MUTATION_WORKER))
+        return sel_broker_replay_flow(b, m, place);
     switch (m->type) {
     case SEL_MUTATION_START:
         b->id = m->id;
@@ -227,7 +254,7 @@ static int replay_one(struct sel_broker *b, uint64_t seq, const struct sel_mutat
     case SEL_MUTATION_DONE:
         return replay_done(b, m, place);
     case SEL_MUTATION_RETRY:
-        return replay_retry(b, m);
+        return sel_broker_replay_retry(b, m);
     case SEL_MUTATION_ALIAS:
         return replay_alias(b, m, place);
     case SEL_MUTATION_WORKER:
@@ -260,7 +287,7 @@ int sel_broker_replay(struct sel_broker *b, uint64_t seq, struct sel_str batch,
         bool is_of_task = m.type != SEL_MUTATION_START && m.type != SEL_MUTATION_WORKER;
         if (m.level > SEL_LEVEL_COMMIT || (is_of_task && m.level < SEL_LEVEL_INTERVAL))
             return bad(err, seq, SEL_EFORMAT, "a mutation has an impossible level");
-        if (m.type == SEL_MUTATION_SUBMIT && m.fields.n > SEL_TASK_FIELDS_MAX)
+        if (m.fields.n > SEL_TASK_FIELDS_MAX)
             return bad(err, seq, SEL_EFORMAT, "a mutation has impossibly large fields");
         if (m.unix_us < 0 || m.unix_us > INT64_MAX / 2)
             return bad(err, seq, SEL_EFORMAT, "a mutation has an impossible time");
@@ -275,10 +302,12 @@ int sel_broker_replay(struct sel_broker *b, uint64_t seq, struct sel_str batch,
 int sel_broker_replay_end(struct sel_broker *b)
 {
     int r = link_late_aliases(b);
+    sel_broker_replay_flows_end(b);
     /* Nobody waits for results yet: they are kept, and begin to be dropped. */
     uint32_t end = b->tasks.chunk_count << SEL_TASK_CHUNK_BITS;
     for (uint32_t i = 0; i < end; i++) {
-        if (sel_broker_task_at(b, i)->state == SEL_TASK_ENDED)
+        const struct sel_task_entry *task = sel_broker_task_at(b, i);
+        if (task->state == SEL_TASK_ENDED && task->kind != SEL_KIND_RUN)
             sel_broker_task_release(b, i);
     }
     return r;

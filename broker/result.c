@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "broker/flow_log.h"
 #include "broker/internal.h"
 #include "core/mem.h"
 #include "core/value.h"
@@ -21,7 +22,7 @@ uint32_t sel_broker_note_new(struct sel_broker *b)
             return SEL_NONE;
         i = b->note_count++;
     }
-    b->notes[i] = (struct sel_note){SEL_NONE, SEL_NONE, SEL_NONE, 0, SEL_NONE, 0};
+    b->notes[i] = (struct sel_note){SEL_NONE, SEL_NONE, SEL_NONE, 0, SEL_NONE, 0, false};
     return i;
 }
 
@@ -91,6 +92,8 @@ void sel_broker_task_forget(struct sel_broker *b, uint32_t i)
         sel_broker_key_remove(b, i);
     sel_broker_task_free_blob(b, i);
     sel_broker_log_release(b, i);
+    if (sel_broker_task_at(b, i)->kind == SEL_KIND_FLOW)
+        sel_broker_flow_gone(b, i);
     sel_broker_task_remove(b, i);
 }
 
@@ -133,11 +136,18 @@ int64_t sel_broker_results_due_us(const struct sel_broker *b)
     return sel_broker_task_at(b, b->result_first)->at_us + b->options.result_ttl_us;
 }
 
+void sel_broker_task_pin(struct sel_broker *b, uint32_t i)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    SEL_ASSERT(task->state == SEL_TASK_ENDED && task->pins < UINT16_MAX);
+    task->pins++;
+}
+
 void sel_broker_task_unpin(struct sel_broker *b, uint32_t i)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     SEL_ASSERT(task->state == SEL_TASK_ENDED && task->pins > 0);
-    if (--task->pins == 0)
+    if (--task->pins == 0 && task->flags & SEL_TASK_SETTLED)
         retain(b, i);
 }
 
@@ -230,19 +240,25 @@ void sel_broker_results_flush(struct sel_broker *b, struct sel_broker_session *s
     }
 }
 
-static void deliver_to_watchers(struct sel_broker *b, uint32_t i, uint32_t as)
+/* Those who wait for the end, or (`all`) for what the flow has sent off too. */
+static void deliver_to_watchers(struct sel_broker *b, uint32_t i, uint32_t as, bool all)
 {
     const struct sel_task_entry *entry = sel_broker_task_at(b, as == SEL_NONE ? i : as);
     struct sel_broker_session *s = sel_broker_session_at(b, entry->watcher, entry->watcher_serial);
-    if (s)
+    if (s && !all)
         deliver(b, s, i, as);
     for (uint32_t n = entry->extra; n != SEL_NONE; n = b->notes[n].next) {
         struct sel_note note = b->notes[n];
         if (note.as != SEL_NONE)
-            deliver_to_watchers(b, i, note.as);
-        else if ((s = sel_broker_session_at(b, note.session, note.serial)))
+            deliver_to_watchers(b, i, note.as, all);
+        else if (note.all == all && (s = sel_broker_session_at(b, note.session, note.serial)))
             deliver(b, s, i, as);
     }
+}
+
+static bool is_all_done(const struct sel_task_entry *task)
+{
+    return task->kind != SEL_KIND_FLOW || task->flow->is_done;
 }
 
 void sel_broker_task_release(struct sel_broker *b, uint32_t i)
@@ -250,30 +266,41 @@ void sel_broker_task_release(struct sel_broker *b, uint32_t i)
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     SEL_ASSERT(task->state == SEL_TASK_ENDED && !(task->flags & SEL_TASK_SETTLED));
     task->flags |= SEL_TASK_SETTLED;
-    deliver_to_watchers(b, i, SEL_NONE);
+    deliver_to_watchers(b, i, SEL_NONE, false);
+    if (is_all_done(task))
+        deliver_to_watchers(b, i, SEL_NONE, true);
     if (task->pins == 0)
         retain(b, i);
 }
 
+void sel_broker_task_release_all(struct sel_broker *b, uint32_t i)
+{
+    if (sel_broker_task_at(b, i)->flags & SEL_TASK_SETTLED)
+        deliver_to_watchers(b, i, SEL_NONE, true);
+}
+
 void sel_broker_task_watch(struct sel_broker *b, uint32_t i, struct sel_broker_session *s,
-                           uint32_t as)
+                           uint32_t as, bool all)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
-    if (task->state == SEL_TASK_ENDED && task->flags & SEL_TASK_SETTLED) {
+    if (task->state == SEL_TASK_ENDED && task->flags & SEL_TASK_SETTLED &&
+        (!all || is_all_done(task))) {
         deliver(b, s, i, as);
         return;
     }
     struct sel_task_entry *entry = sel_broker_task_at(b, as == SEL_NONE ? i : as);
     struct sel_broker_session *first =
         sel_broker_session_at(b, entry->watcher, entry->watcher_serial);
-    if (!first || first == s) {
+    if (!all && (!first || first == s)) {
         entry->watcher = s->slot;
         entry->watcher_serial = s->serial;
         return;
     }
     for (uint32_t n = entry->extra; n != SEL_NONE; n = b->notes[n].next) {
-        if (b->notes[n].session == s->slot && b->notes[n].serial == s->serial)
+        if (b->notes[n].session == s->slot && b->notes[n].serial == s->serial) {
+            b->notes[n].all = all;
             return;
+        }
     }
     uint32_t n = sel_broker_note_new(b);
     if (n == SEL_NONE) {
@@ -282,6 +309,7 @@ void sel_broker_task_watch(struct sel_broker *b, uint32_t i, struct sel_broker_s
     }
     b->notes[n].session = s->slot;
     b->notes[n].serial = s->serial;
+    b->notes[n].all = all;
     b->notes[n].next = entry->extra;
     entry->extra = n;
 }
@@ -306,10 +334,32 @@ void sel_broker_session_refuse(struct sel_broker *b, struct sel_broker_session *
 
 /* ---- ending ---- */
 
-static int log_end(struct sel_broker *b, uint32_t i, uint16_t code, struct sel_str payload,
-                   struct sel_log_place *ret)
+/* Whose it is, of a run and of a sub-flow: their starts may be dropped. */
+static void put_origin(const struct sel_task_entry *task, struct sel_mutation *m,
+                       uint8_t bytes[SEL_FLOW_REF_SIZE])
+{
+    bool is_run = task->kind == SEL_KIND_RUN;
+    const struct sel_flow_try *t = is_run ? task->attempt : task->flow->parent;
+    if (!is_run)
+        m->flags |= SEL_MUTATION_FLOW;
+    if (!t)
+        return;
+    sel_flow_ref_encode(
+        &(struct sel_flow_ref){.flow = t->flow->id,
+                               .attempt = t->attempt,
+                               .number = is_run ? task->extra : task->flow->ordinal},
+        bytes);
+    m->flags |= is_run ? SEL_MUTATION_RUN : SEL_MUTATION_CHILD;
+    if (is_run ? task->group->is_nowait : task->flow->is_nowait)
+        m->flags |= SEL_MUTATION_NOWAIT;
+    m->fields = (struct sel_str){(const char *)bytes, SEL_FLOW_REF_SIZE};
+}
+
+int sel_broker_task_log_end(struct sel_broker *b, uint32_t i, uint16_t code, struct sel_str payload,
+                            struct sel_log_place *ret)
 {
     const struct sel_task_entry *task = sel_broker_task_at(b, i);
+    uint8_t origin[SEL_FLOW_REF_SIZE];
     struct sel_mutation m = {
         .type = SEL_MUTATION_DONE,
         .level = task->level,
@@ -321,6 +371,8 @@ static int log_end(struct sel_broker *b, uint32_t i, uint16_t code, struct sel_s
         .name = b->queues[task->queue].name,
         .payload = payload,
     };
+    if (task->kind == SEL_KIND_RUN || task->kind == SEL_KIND_FLOW)
+        put_origin(task, &m, origin);
     if (task->flags & SEL_TASK_KEYED) {
         const uint8_t *digest;
         sel_broker_key_of(b, i, &m.key, &digest);
@@ -361,12 +413,55 @@ static void count_end(struct sel_broker *b, const struct sel_task_entry *task, u
     }
 }
 
+void sel_broker_task_finish(struct sel_broker *b, uint32_t i, uint16_t code, uint8_t *blob,
+                            size_t size, const struct sel_log_place *place)
+{
+    struct sel_task_entry *task = sel_broker_task_at(b, i);
+    bool is_run = task->kind == SEL_KIND_RUN, is_waited_for = false;
+    if (place && !is_run) /* runs are told at once: what follows from them comes behind them */
+        sel_broker_log_effect(b, i, SEL_EFFECT_ENDED);
+    leave(b, i);
+    count_end(b, task, code);
+    if (is_run) {
+        is_waited_for = !task->group->is_nowait;
+        sel_broker_group_unref(b, task->group, 1);
+        task->group = NULL;
+    }
+    sel_broker_task_free_blob(b, i);
+    sel_broker_log_release(b, i);
+    if (task->kind == SEL_KIND_FLOW)
+        sel_broker_flow_set_try(b, i, NULL);
+    if (place)
+        sel_broker_log_claim(b, i, *place, size);
+    *sel_broker_blob_at(task) = blob;
+    task->blob_size = (uint32_t)size;
+    task->fields_size = 0;
+    if (place && blob)
+        b->payload_bytes += size;
+    task->pins = is_waited_for;
+    task->code = code;
+    task->at_us = b->now.mono_us;
+    task->flags &= SEL_TASK_KEYED;
+    sel_broker_task_set_state(b, i, SEL_TASK_ENDED);
+    if (task->kind == SEL_KIND_RUN || task->kind == SEL_KIND_FLOW)
+        sel_broker_run_ended(b, i);
+    if (!place && !is_run)
+        sel_broker_task_release(b, i);
+}
+
 int sel_broker_task_end(struct sel_broker *b, uint32_t i, uint16_t code, struct sel_str payload)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     bool is_logged = task->level > SEL_LEVEL_MEMORY;
     struct sel_log_place place = {0, 0};
     uint8_t *blob = NULL;
+    int r = 0;
+    if (task->kind == SEL_KIND_RUN && code == SEL_OUTCOME_SUCCESS)
+        payload.n = 0; /* results are in storages */
+    if (task->kind == SEL_KIND_FLOW)
+        r = sel_broker_flow_keep_args(b, i, task->flow->open_count > 0);
+    if (r < 0)
+        return r;
     if (payload.n && (!is_logged || b->payload_bytes + payload.n <= b->options.payload_memory)) {
         blob = sel_pool_alloc(&b->pool, payload.n);
         if (!blob && !is_logged)
@@ -374,30 +469,12 @@ int sel_broker_task_end(struct sel_broker *b, uint32_t i, uint16_t code, struct 
         if (blob)
             memcpy(blob, payload.p, payload.n);
     }
-    int r = is_logged ? log_end(b, i, code, payload, &place) : 0;
+    r = is_logged ? sel_broker_task_log_end(b, i, code, payload, &place) : 0;
     if (r < 0) {
         sel_pool_free(&b->pool, blob, payload.n);
         return r;
     }
-    if (is_logged)
-        sel_broker_log_effect(b, i, SEL_EFFECT_ENDED);
-    leave(b, i);
-    count_end(b, task, code);
-    sel_broker_task_free_blob(b, i);
-    sel_broker_log_release(b, i);
-    if (is_logged)
-        sel_broker_log_claim(b, i, place, payload.n);
-    task->blob = blob;
-    task->blob_size = (uint32_t)payload.n;
-    if (is_logged && blob)
-        b->payload_bytes += payload.n;
-    task->pins = 0;
-    task->code = code;
-    task->at_us = b->now.mono_us;
-    task->flags &= SEL_TASK_KEYED;
-    sel_broker_task_set_state(b, i, SEL_TASK_ENDED);
-    if (!is_logged)
-        sel_broker_task_release(b, i);
+    sel_broker_task_finish(b, i, code, blob, payload.n, is_logged ? &place : NULL);
     return 0;
 }
 

@@ -71,6 +71,7 @@ static uint32_t take_slot(struct sel_broker *b)
                       sizeof(*b->dirty)) ||
         !sel_mem_grow(&b->run_sessions, &b->run_session_cap, (uint64_t)b->session_count + 1,
                       sizeof(*b->run_sessions)) ||
+        !sel_mem_grow(&b->pumps, &b->pump_cap, (uint64_t)b->session_count + 1, sizeof(*b->pumps)) ||
         !sel_mem_grow(&b->workers, &b->worker_cap, (uint64_t)b->session_count + 1,
                       sizeof(*b->workers)))
         return SEL_NONE;
@@ -146,7 +147,8 @@ static void unlink_worker(struct sel_broker *b, struct sel_broker_session *s)
     b->workers[s->worker_place] = last;
     b->sessions[last]->worker_place = s->worker_place;
     for (uint32_t q = 0; q < b->queue_count; q++)
-        b->queues[q].workers -= sel_broker_queue_set_has(&s->serves, q);
+        b->queues[q].workers -=
+            sel_broker_queue_set_has(&s->serves, q) + sel_broker_queue_set_has(&s->serves_flows, q);
 }
 
 static void remove_from(uint32_t *list, uint32_t *count, uint32_t slot)
@@ -186,7 +188,9 @@ static void free_session(struct sel_broker *b, struct sel_broker_session *s)
     sel_mem_free(s->runs);
     sel_mem_free(s->results);
     sel_mem_free(s->unknown);
+    sel_mem_free(s->pump);
     sel_broker_queue_set_done(&s->serves);
+    sel_broker_queue_set_done(&s->serves_flows);
     sel_broker_queue_set_done(&s->told);
     sel_mem_free(s);
 }
@@ -201,6 +205,8 @@ void sel_broker_session_end(struct sel_broker *b, struct sel_broker_session *s, 
         remove_from(b->dirty, &b->dirty_count, s->slot);
     if (s->in_runs)
         remove_from(b->run_sessions, &b->run_session_count, s->slot);
+    if (s->in_pumps)
+        remove_from(b->pumps, &b->pump_count, s->slot);
     b->withheld -= s->withheld_records > 0;
     b->failed -= s->is_failed;
     sel_broker_window_close(b, s);
@@ -209,7 +215,9 @@ void sel_broker_session_end(struct sel_broker *b, struct sel_broker_session *s, 
         struct sel_task_entry *entry = sel_broker_task_at(b, task);
         bool was_alone = s->is_alone;
         sel_broker_task_detach(b, task);
-        if (suspect && was_alone && entry->lost < SEL_TASK_LOST_MAX)
+        if (entry->kind == SEL_KIND_FLOW)
+            ; /* it ran none of its code, or its crash page says so */
+        else if (suspect && was_alone && entry->lost < SEL_TASK_LOST_MAX)
             entry->lost++; /* there was nothing else to blame */
         else if (suspect && entry->suspected < SEL_TASK_LOST_MAX)
             entry->suspected++;
@@ -258,6 +266,7 @@ void sel_broker_sessions_done(struct sel_broker *b)
     sel_mem_free(b->free_slots);
     sel_mem_free(b->dirty);
     sel_mem_free(b->run_sessions);
+    sel_mem_free(b->pumps);
     sel_mem_free(b->workers);
     sel_mem_free(b->peer_buckets);
     sel_broker_table32_done(&b->connections);

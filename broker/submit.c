@@ -104,6 +104,7 @@ static int journal(struct sel_broker *b, uint32_t i, const struct sel_wire_item 
         .type = SEL_MUTATION_SUBMIT,
         .level = task->level,
         .priority = task->priority,
+        .flags = task->kind == SEL_KIND_FLOW ? SEL_MUTATION_FLOW : 0,
         .id = task->id,
         .sequence = task->sequence,
         .unix_us = due ? b->now.unix_us + (due - b->now.mono_us) : 0,
@@ -120,14 +121,30 @@ static int journal(struct sel_broker *b, uint32_t i, const struct sel_wire_item 
     return r;
 }
 
+static bool be_flow(struct sel_broker *b, uint32_t i)
+{
+    struct sel_task_entry *entry = sel_broker_task_at(b, i);
+    if (entry->kind == SEL_KIND_FLOW)
+        return true;
+    if (!sel_broker_flow_init(b, i))
+        return false;
+    entry->flow->current = sel_broker_try_new(b, entry->flow, 0);
+    return entry->flow->current || (sel_broker_flow_gone(b, i), false);
+}
+
 /* Fills the entry of a task of which only the id was known. 0; SEL_ENOMEM: as before. */
 static int fill(struct sel_broker *b, struct sel_broker_session *s, uint32_t i,
                 const struct sel_wire_item *item, uint8_t level, int64_t due)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
-    task->queue = (uint16_t)queue_of(s, item->queue);
+    uint32_t queue = queue_of(s, item->queue);
+    if (item->flags & SEL_ITEM_FLOW)
+        queue = sel_broker_queue_of_flows(b, queue);
+    if (queue == SEL_NONE || (item->flags & SEL_ITEM_FLOW && !be_flow(b, i)))
+        return SEL_ENOMEM;
+    task->queue = (uint16_t)queue;
     task->priority = item->priority;
-    task->level = level & 3;
+    task->level = level & 3u;
     int r = level > SEL_LEVEL_MEMORY ? journal(b, i, item, due) : 0;
     if (r == 0 && !sel_broker_task_keep_blob(b, i, item->fields, item->payload))
         r = SEL_ENOMEM; /* only without a journal, which has it otherwise */
@@ -154,7 +171,7 @@ static void watch(struct sel_broker *b, struct sel_broker_session *s, uint32_t i
                   const struct sel_wire_item *item)
 {
     if (!(item->flags & SEL_ITEM_QUIET))
-        sel_broker_task_watch(b, i, s, as);
+        sel_broker_task_watch(b, i, s, as, item->flags & SEL_ITEM_ALL);
 }
 
 static uint64_t batch_of(const struct sel_broker *b, uint32_t i)
@@ -215,7 +232,7 @@ static uint64_t alias(struct sel_broker *b, struct sel_broker_session *s, uint32
         sel_broker_log_claim(b, i, place_, sizeof(id));
         task->blob_size = 0;
     }
-    task->level = level & 3;
+    task->level = level & 3u;
     task->holder = target;
     sel_broker_task_set_state(b, i, SEL_TASK_ALIAS);
     b->notes[note].as = i;
@@ -254,7 +271,7 @@ static uint64_t take_new(struct sel_broker *b, struct sel_broker_session *s, uin
     int64_t due = due_us(b, item);
     bool is_keyed = item->idempotency_key.n > 0;
     bool is_new = i == SEL_NONE;
-    if (due && !sel_broker_timer_reserve(b)) {
+    if (due && !sel_broker_timer_reserve(b, 1)) {
         sel_broker_session_fail(b, s);
         return 0;
     }
@@ -266,6 +283,10 @@ static uint64_t take_new(struct sel_broker *b, struct sel_broker_session *s, uin
     if (r == 0 && (r = fill(b, s, i, item, level, due)) < 0 && is_keyed)
         sel_broker_key_remove(b, i);
     if (r < 0) {
+        if (sel_broker_task_at(b, i)->kind == SEL_KIND_FLOW) {
+            sel_broker_log_release(b, i);
+            sel_broker_flow_gone(b, i);
+        }
         if (is_new)
             sel_broker_task_remove(b, i);
         sel_broker_session_fail(b, s); /* not settled, so it comes again */
@@ -367,6 +388,6 @@ uint64_t sel_broker_on_watch(struct sel_broker *b, struct sel_broker_session *s,
         as = i;
         i = sel_broker_task_at(b, i)->holder;
     }
-    sel_broker_task_watch(b, i, s, as);
+    sel_broker_task_watch(b, i, s, as, item->flags & SEL_ITEM_ALL);
     return 0;
 }

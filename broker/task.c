@@ -146,6 +146,11 @@ void sel_broker_task_prefetch(const struct sel_broker *b, uint32_t i)
     __builtin_prefetch(entry + 64, 1);
 }
 
+static bool is_listed(struct sel_id id)
+{
+    return (id.hi | id.lo) != 0;
+}
+
 uint32_t sel_broker_task_add(struct sel_broker *b, struct sel_id id)
 {
     struct sel_task_table *t = &b->tasks;
@@ -167,7 +172,8 @@ uint32_t sel_broker_task_add(struct sel_broker *b, struct sel_id id)
         .state = SEL_TASK_ORPHAN,
         .at_us = b->now.mono_us,
     };
-    place_put(t, tag_of(id), i);
+    if (is_listed(id))
+        place_put(t, tag_of(id), i);
     t->count++;
     t->by_state[SEL_TASK_ORPHAN]++;
     return i;
@@ -179,7 +185,8 @@ void sel_broker_task_remove(struct sel_broker *b, uint32_t i)
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     SEL_ASSERT(task->state != SEL_TASK_FREE && !task->blob && task->extra == SEL_NONE);
     SEL_ASSERT(task->log_seq == 0 && (task->state != SEL_TASK_ENDED || task->pins == 0));
-    place_remove(t, find_place(t, task->id));
+    if (is_listed(task->id))
+        place_remove(t, find_place(t, task->id));
     t->by_state[task->state]--;
     task->state = SEL_TASK_FREE;
     task->next = t->free;
@@ -206,7 +213,8 @@ bool sel_broker_task_keep_blob(struct sel_broker *b, uint32_t i, struct sel_str 
                                struct sel_str payload)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
-    SEL_ASSERT(!task->blob && fields.n <= SEL_TASK_FIELDS_MAX);
+    uint8_t **at = sel_broker_blob_at(task);
+    SEL_ASSERT(!*at && fields.n <= SEL_TASK_FIELDS_MAX);
     size_t size = fields.n + payload.n;
     task->blob_size = (uint32_t)size;
     task->fields_size = (uint16_t)fields.n;
@@ -222,7 +230,7 @@ bool sel_broker_task_keep_blob(struct sel_broker *b, uint32_t i, struct sel_str 
         memcpy(blob, fields.p, fields.n);
     if (payload.n)
         memcpy(blob + fields.n, payload.p, payload.n);
-    task->blob = blob;
+    *at = blob;
     if (is_in_log(task))
         b->payload_bytes += size;
     return true;
@@ -231,12 +239,13 @@ bool sel_broker_task_keep_blob(struct sel_broker *b, uint32_t i, struct sel_str 
 void sel_broker_task_free_blob(struct sel_broker *b, uint32_t i)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
-    if (task->blob) {
+    uint8_t **at = sel_broker_blob_at(task);
+    if (*at) {
         if (is_in_log(task))
             b->payload_bytes -= task->blob_size;
-        sel_pool_free(&b->pool, task->blob, task->blob_size);
+        sel_pool_free(&b->pool, *at, task->blob_size);
     }
-    task->blob = NULL;
+    *at = NULL;
     task->blob_size = task->fields_size = 0;
 }
 
@@ -244,8 +253,14 @@ int sel_broker_task_get_blob(struct sel_broker *b, uint32_t i, struct sel_str *r
                              struct sel_str *ret_payload)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
-    struct sel_str all = {(const char *)task->blob, task->blob_size};
-    if (!task->blob && task->blob_size) {
+    if (task->kind == SEL_KIND_RUN && task->state != SEL_TASK_ENDED) {
+        *ret_fields = (struct sel_str){(const char *)task->group->fields, task->group->fields_size};
+        *ret_payload = (struct sel_str){NULL, 0};
+        return 0;
+    }
+    const uint8_t *blob = *sel_broker_blob_at(task);
+    struct sel_str all = {(const char *)blob, task->blob_size};
+    if (!blob && task->blob_size) {
         SEL_ASSERT(is_in_log(task));
         int r = sel_broker_log_read(b, task->log_seq, task->log_offset, task->blob_size, &all);
         if (r < 0)

@@ -47,15 +47,14 @@ static void sink(struct sel_broker *b, uint32_t place, uint32_t task)
     set(b, place, task);
 }
 
-bool sel_broker_timer_reserve(struct sel_broker *b)
+bool sel_broker_timer_reserve(struct sel_broker *b, uint64_t count)
 {
-    return sel_mem_grow(&b->timers, &b->timer_cap, (uint64_t)b->timer_count + 1,
-                        sizeof(*b->timers));
+    return sel_mem_grow(&b->timers, &b->timer_cap, b->timer_count + count, sizeof(*b->timers));
 }
 
 bool sel_broker_timer_add(struct sel_broker *b, uint32_t task, int64_t at_us)
 {
-    if (!sel_broker_timer_reserve(b))
+    if (!sel_broker_timer_reserve(b, 1))
         return false;
     sel_broker_task_at(b, task)->at_us = at_us;
     sel_broker_task_set_state(b, task, SEL_TASK_WAITING);

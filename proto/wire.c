@@ -556,14 +556,23 @@ bool sel_wire_find_run(struct sel_str fields, struct sel_wire_run *ret)
     return true;
 }
 
-void sel_wire_write_run(const struct sel_wire_run *run, uint8_t p[SEL_WIRE_RUN_SIZE])
+void sel_wire_put_run(struct sel_buf *buf, struct sel_str fields, const struct sel_wire_run *run)
 {
+    struct sel_str rest = fields, value;
+    size_t before = 0; /* bytes of fields with smaller tags */
+    uint8_t tag;
+    while (sel_wire_next_field(&rest, &tag, &value) > 0 && tag < SEL_FIELD_RUN)
+        before = fields.n - rest.n;
+    uint8_t p[SEL_WIRE_RUN_SIZE];
     sel_le_put_id(p + RUN_FLOW, run->flow);
     sel_le_put32(p + RUN_ATTEMPT, run->attempt);
     sel_le_put32(p + RUN_ORDINAL, run->ordinal);
     sel_le_put32(p + RUN_PARENTS, run->parents_size);
     sel_le_put16(p + RUN_RETRIES, run->retries);
     sel_le_put16(p + RUN_FLAGS, run->flags);
+    sel_buf_put_str(buf, (struct sel_str){fields.p, before});
+    sel_wire_put_field(buf, SEL_FIELD_RUN, (struct sel_str){(const char *)p, sizeof(p)});
+    sel_buf_put_str(buf, (struct sel_str){fields.p + before, fields.n - before});
 }
 
 static uint64_t mix(uint64_t x)

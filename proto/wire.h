@@ -233,7 +233,8 @@ struct sel_wire_run {
 struct sel_str sel_wire_find_field(struct sel_str fields, uint8_t tag);
 /* The field in `fields`; false: there is none. */
 bool sel_wire_find_run(struct sel_str fields, struct sel_wire_run *ret);
-void sel_wire_write_run(const struct sel_wire_run *run, uint8_t p[SEL_WIRE_RUN_SIZE]);
+/* Appends `fields` (without field 15) with it in its place. */
+void sel_wire_put_run(struct sel_buf *buf, struct sel_str fields, const struct sel_wire_run *run);
 
 /* The id of a run as the broker and workers know it: derived, in the form of UUID version 8. Equal
  * for equal arguments on every machine; a flow's own id cannot be one. */
