@@ -247,21 +247,50 @@ static int open_adapter(struct sel_engine *engine, const struct sel_storage_def 
                                    ret, err);
 }
 
-/* With a mock any storage that cannot be had is played by the one in memory. */
+/* A storage for a mock: in memory, or in files if other processes are to see it. */
+static int open_mock_storage(struct sel_engine *engine, const struct sel_storage_def *def,
+                             struct sel_storage **ret, struct sel_error *err)
+{
+    const char *folder = engine->options->mock_results;
+    struct sel_arena arena = {0};
+    struct sel_value_builder map;
+    struct sel_value config = sel_value_null;
+    struct sel_storage_options options = {.name = def->name, .config = &config};
+    const struct sel_storage_adapter *adapter =
+        folder ? sel_storage_find(SEL_STR("selinon.storages.filesystem"), SEL_STR("Filesystem"))
+               : sel_storage_find(SEL_STR("selinon.storages.memory"), SEL_STR("InMemoryStorage"));
+    int r = 0;
+    if (folder) {
+        const char *path = sel_arena_printf(&arena, "%s/%.*s", folder, SEL_STR_ARG(def->name));
+        sel_value_begin_map(&map, &arena);
+        sel_value_put_c(&map, "path", sel_value_from_c(path ? path : ""));
+        r = path ? sel_value_end(&map, &config) : SEL_ENOMEM;
+    }
+    sel_engine_log(engine, SEL_LOG_INFO, "storage '%.*s' is kept in %s for the mock",
+                   SEL_STR_ARG(def->name), folder ? folder : "memory");
+    r = r < 0 ? sel_error_set(err, r, def->pos, "%s", sel_error_text(r))
+              : adapter->open(&options, sel_io_blocking(), ret, err);
+    sel_arena_done(&arena);
+    return r;
+}
+
+static bool is_in_memory(const struct sel_storage_def *def)
+{
+    return sel_storage_find(def->import.module, def->import.name) ==
+           sel_storage_find(SEL_STR("selinon.storages.memory"), SEL_STR("InMemoryStorage"));
+}
+
+/* With a mock any storage that cannot be had is played by one of ours. */
 static int open_storage(struct sel_engine *engine, const struct sel_storage_def *def,
                         struct sel_storage **ret, struct sel_error *err)
 {
+    const struct sel_executor_options *options = engine->options;
     struct sel_error own = {0};
-    int r = open_adapter(engine, def, ret, &own);
-    if (r < 0 && engine->options->mock && (r == SEL_ENOTFOUND || r == SEL_EUNSUPPORTED)) {
-        static const struct sel_value no_config;
-        struct sel_storage_options options = {.name = def->name, .config = &no_config};
-        const struct sel_storage_adapter *memory =
-            sel_storage_find(SEL_STR("selinon.storages.memory"), SEL_STR("InMemoryStorage"));
-        sel_engine_log(engine, SEL_LOG_INFO, "storage '%.*s' is kept in memory for the mock",
-                       SEL_STR_ARG(def->name));
-        r = memory->open(&options, sel_io_blocking(), ret, &own);
-    }
+    int r = SEL_ENOTFOUND;
+    if (!options->mock_results || !is_in_memory(def))
+        r = open_adapter(engine, def, ret, &own);
+    if (options->mock && (r == SEL_ENOTFOUND || r == SEL_EUNSUPPORTED))
+        r = open_mock_storage(engine, def, ret, &own);
     if (r < 0)
         return sel_error_set(err, r, own.pos.line ? own.pos : def->pos, "%s", own.text);
     trace_connect(engine, def, SEL_TRACE_STORAGE_CONNECT);

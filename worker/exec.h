@@ -62,6 +62,7 @@ struct sel_task_env {
     const char *task_id;       /* text of the run id; "" for functions */
     const char *dispatcher_id; /* text of the flow id */
     uint32_t retried_count;
+    uint32_t try_count;           /* with the retries that the task itself has asked for */
     struct sel_str args;          /* node_args, msgpack bytes */
     void *parents;                /* the host's own handle for its callbacks */
     struct sel_str parents_bytes; /* in place of it: worker/flow_codec.h */

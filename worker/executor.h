@@ -35,6 +35,7 @@ struct sel_execution {
     const struct sel_task_def *task;
     const struct sel_flow_def *flow;
     const char *task_id;
+    uint32_t try_count;              /* on a cluster; else 0 */
     struct sel_str node_args;        /* encoded */
     const struct sel_value *parents; /* as tasks see them, if the observer wants them, else NULL */
     const struct sel_exec_result *result;
@@ -83,6 +84,9 @@ struct sel_executor_options {
     const struct sel_system *system;
     struct sel_modules *modules; /* may be NULL with a mock */
     struct sel_mock *mock;       /* NULL: real code */
+    const char *mock_results; /* folder in which, with a mock, the storages that are in memory, or
+                                 cannot be had, are kept for all processes; NULL: in memory */
+    double speed;             /* delays pass so many times as fast; 0: once */
     struct sel_str flow_name;
     struct sel_str node_args;                      /* encoded; n == 0: null */
     const struct sel_selective_request *selective; /* NULL: a normal run */

@@ -2,7 +2,10 @@
 
 #include "core/arena.h"
 #include "core/buf.h"
+#include "core/json.h"
 #include "core/mem.h"
+#include "worker/config.h"
+#include "worker/mock_state.h"
 
 enum step_kind { STEP_RESULT, STEP_RAISE, STEP_FATAL, STEP_RETRY };
 
@@ -24,6 +27,7 @@ struct sel_mock {
     struct script *scripts; /* by task */
     const struct sel_system *system;
     const struct sel_value *functions; /* map or NULL */
+    struct sel_mock_state *state;      /* NULL: counts of its own */
 };
 
 /* ---- reading the script ---- */
@@ -145,6 +149,29 @@ struct sel_mock *sel_mock_free(struct sel_mock *mock)
     return NULL;
 }
 
+int sel_mock_load(const struct sel_system *system, const char *path, struct sel_arena *arena,
+                  struct sel_mock **ret, struct sel_error *err)
+{
+    struct sel_value *whole = SEL_ARENA_NEW(arena, struct sel_value);
+    struct sel_error own = {0};
+    struct sel_str text;
+    if (!whole)
+        return bad(err, "the script", "out of memory");
+    int r = sel_config_read_file(arena, path, &text, err);
+    if (r == 0)
+        r = sel_json_parse(arena, path, text, whole, NULL, err);
+    if (r < 0)
+        return r;
+    const struct sel_value *script = sel_value_get_c(whole, "mock");
+    r = sel_mock_new(system, script ? script : whole, ret, &own);
+    return r < 0 ? sel_error_set(err, r, (struct sel_pos){path, 0, 0}, "%s", own.text) : 0;
+}
+
+void sel_mock_share(struct sel_mock *mock, struct sel_mock_state *state)
+{
+    mock->state = state;
+}
+
 /* ---- tasks ---- */
 
 static int mock_prepare(void *self, const struct sel_task_def *task, void **ret_code,
@@ -156,16 +183,34 @@ static int mock_prepare(void *self, const struct sel_task_def *task, void **ret_
     return 0;
 }
 
+/* Which execution of its task this is, from 0. */
+static int count(struct sel_mock *mock, struct script *script, const struct sel_task *task,
+                 uint32_t *ret)
+{
+    if (!mock->state) {
+        *ret = __atomic_fetch_add(&script->next, 1, __ATOMIC_RELAXED);
+        return 0;
+    }
+    const struct sel_task_env *env = sel_task_get_env(task);
+    return sel_mock_state_count(mock->state, env->task->name, env->task_id, env->try_count, ret);
+}
+
 static void mock_run(void *self, void *code, struct sel_task *task, struct sel_exec_result *ret)
 {
     static const struct sel_str null = {(const char *)sel_value_null_bytes, 1};
     struct script *script = code;
-    (void)self, (void)task;
+    uint32_t n = 0;
     *ret = (struct sel_exec_result){
         .value = null, .error_class = "", .error_message = "", .retry_s = -1};
     if (script->count == 0)
         return;
-    uint32_t n = __atomic_fetch_add(&script->next, 1, __ATOMIC_RELAXED);
+    int r = count(self, script, task, &n);
+    if (r < 0) {
+        ret->outcome = SEL_EXEC_FATAL;
+        ret->error_class = "MockStateError";
+        ret->error_message = sel_error_text(r);
+        return;
+    }
     const struct step *step = &script->steps[n < script->count ? n : script->count - 1];
     switch (step->kind) {
     case STEP_RESULT:

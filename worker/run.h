@@ -35,14 +35,14 @@ struct sel_run {
     const char *dispatcher_id;
     struct sel_str args; /* encoded */
     struct sel_parents *parents;
-    struct sel_str parents_bytes; /* in place of `parents`: as they came over the wire */
-    uint32_t retried_count;
-    struct sel_buf *scratch; /* see struct sel_task_env */
-    void *user;              /* the caller's */
-    bool is_cancelled;       /* before it began */
-    bool may_return;         /* a cancelled run is SEL_JOB_RETURNED and no failure */
-    bool looks_first;        /* an earlier delivery may have stored a result: it is taken */
-    bool is_timed;           /* run_us and end_us are wanted */
+    struct sel_str parents_bytes;      /* in place of `parents`: as they came over the wire */
+    uint32_t retried_count, try_count; /* that count against max_retry; all */
+    struct sel_buf *scratch;           /* see struct sel_task_env */
+    void *user;                        /* the caller's */
+    bool is_cancelled;                 /* before it began */
+    bool may_return;                   /* a cancelled run is SEL_JOB_RETURNED and no failure */
+    bool looks_first; /* an earlier delivery may have stored a result: it is taken */
+    bool is_timed;    /* run_us and end_us are wanted */
 
     /* The outcome. */
     struct sel_task_env env;
