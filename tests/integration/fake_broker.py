@@ -1,7 +1,8 @@
 """A broker for the tests of producers: it follows PROTOCOL.md to the letter, loses and repeats
 messages as a seed draws, and complains about everything that a producer does wrong.
 
-It is no broker: tasks end at once with their arguments as result. The frames are made by
+It is no broker: tasks and flows end at once with their arguments as result, selective flows with
+what they say there. The frames are made by
 proto/vectors/make.py, so that no code of what is tested is in here. It writes its endpoint, serves
 until its standard input ends, and then writes what it has seen as one JSON object.
 """
@@ -26,6 +27,8 @@ import make  # noqa: E402
 BROKER = uuid.UUID("3c5e7a90-1122-4b33-8c44-d55e66f77a88")
 RECORD = struct.Struct("<IBBH16sHBBIQIHH")
 BEAT_US = 60000
+QUIET, FLOW, ALL = 0x0001, 0x0100, 0x0200  # flags
+SELECTIVE = 14                             # a field
 TROUBLES = ("drop_in", "drop_out", "repeat", "gap", "forget", "restart", "goodbye", "hang", "full")
 
 
@@ -51,6 +54,7 @@ class Broker:
         self.sessions = {}           # peer: Session
         self.numbers = 0
         self.results = {}            # id: payload; outlives restarts, as a journal does
+        self.alls = {}               # id: whether a flow's end is wanted after detached work
         self.hello_counts = {}
         self.complaints, self.counts = [], collections.Counter()
         self.quiet_until = 0
@@ -198,16 +202,38 @@ class Broker:
                 return self.put(session, {"type": "REFUSED", "id": str(uuid.UUID(bytes=id_)), "code": 7,
                                           "handle": session.arrived, "payload": b"full".hex()})
             self.counts["duplicates"] += id_ in self.results
-            self.results.setdefault(id_, payload)
-            if not flags & 1:
+            self.take_flow(flags, id_)
+            selective = self.field(data[units * 8:units * 8 + fields], SELECTIVE)
+            self.results.setdefault(id_, payload if selective is None else selective)
+            if not flags & QUIET:
                 session.tasks.append((now + self.rng.random() * 0.02, id_))
         elif name == "WATCH":
+            if bool(flags & ALL) != self.alls.get(id_, False):
+                self.complain(f"WATCH with flags {flags:#x}: the SUBMIT said otherwise")
             if id_ in self.results:
                 session.tasks.append((now, id_))
             else:
                 self.complain("WATCH of a task that was never settled")
         else:
             self.complain(f"a producer does not send {name}")
+        return None
+
+    def take_flow(self, flags, id_):
+        if flags & ~(QUIET | FLOW | ALL) or flags & (FLOW | ALL) == ALL or flags & (QUIET | ALL) == QUIET | ALL:
+            self.complain(f"SUBMIT: flags {flags:#x}")
+        if self.alls.setdefault(id_, bool(flags & ALL)) != bool(flags & ALL):
+            self.complain("a second SUBMIT with other flags")
+        self.counts["flows"] += bool(flags & FLOW)
+        self.counts["alls"] += bool(flags & ALL)
+
+    @staticmethod
+    def field(fields, wanted):
+        at = 0
+        while at < len(fields):
+            tag, _, size = struct.unpack_from("<BBH", fields, at)
+            if tag == wanted:
+                return fields[at + 4:at + 4 + size]
+            at += 4 + size
         return None
 
     def put(self, session, record):

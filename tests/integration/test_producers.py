@@ -171,19 +171,19 @@ class Trouble(unittest.TestCase):
         self.assertEqual(seen["complaints"], [])
         return done.stdout.splitlines(), seen
 
-    def check(self, command, *troubles, rate=0.02, happened=()):
+    def check(self, command, *troubles, rate=0.02, happened=(), more=(), value=None):
         counts = collections.Counter()
         for seed in range(1, 9):  # at least two, and until each trouble has happened
             if seed > 2 and all(counts[what] for what in (*troubles, *happened)):
                 break
             with self.subTest(seed=seed, troubles=troubles):
-                lines, seen = self.run_command(command, seed, *troubles, rate=rate)
+                lines, seen = self.run_command(command, seed, *troubles, rate=rate, more=more)
                 self.assertEqual(len(lines), self.COUNT)
                 ids = set()
                 for line in lines:
-                    id_, outcome, value = line.split(" ", 2)
+                    id_, outcome, got = line.split(" ", 2)
                     ids.add(id_)
-                    self.assertEqual((outcome, json.loads(value)), ("finished", {"n": 7}))
+                    self.assertEqual((outcome, json.loads(got)), ("finished", value or {"n": 7}))
                 self.assertEqual(len(ids), self.COUNT)
                 self.assertEqual(seen["ids"], self.COUNT)
                 if not troubles: # else it may be lost
@@ -207,6 +207,20 @@ class Trouble(unittest.TestCase):
             self.assertEqual(lines, [])
             self.assertEqual(seen["ids"], self.COUNT)
             self.assertEqual(seen.get("WATCH", 0), 0)
+
+    def check_flows(self, command):
+        """That a flow's end is wanted after detached work is said again to a broker that forgot."""
+        lines, seen = self.run_command(command, 1, more=["--flow"])
+        self.assertEqual((len(lines), seen["flows"], seen["alls"]), (self.COUNT, self.COUNT, 0))
+        self.check(command, "forget", "restart", "full", rate=0.03, happened=("WATCH", "flows", "alls"),
+                   more=["--flow", "--all", "--selective", "A,B"], value={"tasks": ["A", "B"]})
+
+    def test_python_runs_flows(self):
+        self.check_flows(PYTHON_COMMAND)
+
+    @unittest.skipIf(NO_NODE, NO_NODE)
+    def test_node_runs_flows(self):
+        self.check_flows(NODE_COMMAND)
 
     def test_python_loses_and_repeats_nothing(self):
         self.check_all(PYTHON_COMMAND)

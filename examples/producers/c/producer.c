@@ -1,10 +1,11 @@
 /* A producer in C with libselinon.
  *
- *   producer ENDPOINT TASK [JSON [COUNT]]
+ *   producer [--flow] ENDPOINT TASK [JSON [COUNT]]
  *   producer tcp://127.0.0.1:5711 Resize '{"path": "a.jpg"}' 1000
+ *   producer --flow tcp://127.0.0.1:5711 album '{"folder": "photos"}'
  *
- * Submits the task COUNT times, waits for the results, prints the first of them and how many ended
- * in which way. Built with: cc producer.c $(pkg-config --cflags --libs selinon) */
+ * Submits the task, or flow, COUNT times, waits for the results, prints the first of them and how
+ * many ended in which way. Built with: cc producer.c $(pkg-config --cflags --libs selinon) */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,14 +28,14 @@ static int fail(struct sel_client *client, const char *what, int code)
 
 /* 0, or the error of the first that could not be submitted. */
 static int submit_all(struct sel_client *client, const char *name, struct sel_bytes args,
-                      uint64_t count)
+                      uint32_t flags, uint64_t count)
 {
     static struct sel_client_task tasks[TOGETHER];
     for (uint64_t done = 0; done < count;) {
         size_t n = count - done < TOGETHER ? (size_t)(count - done) : TOGETHER;
         for (size_t i = 0; i < n; i++)
             tasks[i] = (struct sel_client_task){
-                .name = {name, strlen(name)}, .args = args, .tag = done + i};
+                .name = {name, strlen(name)}, .args = args, .tag = done + i, .flags = flags};
         int64_t r = sel_client_submit_many(client, tasks, n, NULL, PATIENCE_US);
         if (r < 0)
             return (int)r;
@@ -73,10 +74,21 @@ static int take_all(struct sel_client *client, uint64_t counts[4])
     return (int)r; /* 0: all are here */
 }
 
+/* One flow has a call of its own, which can be told more, such as which tasks are wanted. */
+static int run_flow(struct sel_client *client, const char *name, struct sel_bytes args)
+{
+    const struct sel_client_flow flow = {
+        .size = sizeof(flow), .name = {name, strlen(name)}, .args = args};
+    return sel_client_run_flow(client, &flow, NULL, PATIENCE_US);
+}
+
 int main(int argc, char **argv)
 {
+    bool is_flow = argc > 1 && strcmp(argv[1], "--flow") == 0;
+    argc -= is_flow;
+    argv += is_flow;
     if (argc < 3 || argc > 5) {
-        fprintf(stderr, "usage: %s ENDPOINT TASK [JSON [COUNT]]\n", argv[0]);
+        fprintf(stderr, "usage: producer [--flow] ENDPOINT TASK [JSON [COUNT]]\n");
         return 2;
     }
     const char *endpoint = argv[1], *json = argc > 3 ? argv[3] : "null";
@@ -99,7 +111,10 @@ int main(int argc, char **argv)
     int r = sel_client_ready(client, PATIENCE_US);
     if (r < 0)
         return fail(client, endpoint, r);
-    r = submit_all(client, argv[2], args, count);
+    if (is_flow && count == 1)
+        r = run_flow(client, argv[2], args);
+    else
+        r = submit_all(client, argv[2], args, is_flow ? SEL_CLIENT_FLOW : 0, count);
     if (r < 0)
         return fail(client, "submit", r);
     r = take_all(client, counts);

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Submits tasks to a Selinon broker and waits for them; see usage.
+// Submits tasks and flows to a Selinon broker and waits for them; see usage.
 import { parseArgs } from "node:util";
 import { LEVELS, Producer } from "./selinon_producer.mjs";
 
@@ -13,6 +13,9 @@ const USAGE = `usage: cli.mjs submit TASK [OPTION...]
   --priority N         0 to 255, larger first [128]
   --countdown SECONDS
   --key TEXT           idempotency key
+  --flow               TASK is a flow
+  --selective TASK,... of the flow only what leads to these tasks
+  --all                wait also for what the flow did not wait for; also of watch
   --quiet              no results, only that they are safe
   --window N           how many may be under way [10000]
   --summary            one JSON object instead of results
@@ -22,7 +25,7 @@ function options() {
   const text = { type: "string" }, flag = { type: "boolean" };
   const parsed = parseArgs({ allowPositionals: true, options: {
     broker: { type: "string", multiple: true }, args: text, count: text, queue: text, level: text, priority: text,
-    countdown: text, key: text, quiet: flag, window: text, summary: flag, verbose: flag } });
+    countdown: text, key: text, flow: flag, selective: text, all: flag, quiet: flag, window: text, summary: flag, verbose: flag } });
   const [command, ...names] = parsed.positionals, { values } = parsed;
   const number = (name, otherwise) => {
     const value = Number(values[name] ?? otherwise);
@@ -32,7 +35,12 @@ function options() {
   if (!["submit", "watch"].includes(command) || names.length === 0 || (command === "submit" && names.length > 1))
     throw new Error("what to do?");
   if (values.level && !(values.level in LEVELS)) throw new Error(`--level: ${Object.keys(LEVELS).join(", ")}`);
-  return { command, names, ...values, count: command === "submit" ? number("count", 1) : names.length,
+  if (command === "submit" && !values.flow && (values.all || values.selective))
+    throw new Error("--all and --selective are for --flow");
+  if (values.quiet && values.all) throw new Error("--quiet and --all exclude each other");
+  return { command, names, ...values, waitAll: values.all,
+           selective: values.selective === undefined ? undefined : { tasks: values.selective.split(",") },
+           count: command === "submit" ? number("count", 1) : names.length,
            window: Math.max(1, number("window", 10000)), priority: number("priority", 128), queue: values.queue ?? "celery",
            countdown: values.countdown === undefined ? undefined : number("countdown"), args: JSON.parse(values.args ?? "null") };
 }
@@ -50,7 +58,7 @@ async function run(producer, { command, names, count, args, window, summary, ...
   };
   for (let i = 0; i < count || underWay > 0; ) {
     for (; i < count && underWay < window; i++, underWay++) {
-      const task = command === "submit" ? producer.submit(names[0], args, how) : producer.watch(names[i].replaceAll("-", ""));
+      const task = command === "submit" ? producer.submit(names[0], args, how) : producer.watch(names[i].replaceAll("-", ""), how);
       const failed = (error) => done(task.id, error.outcome, { class: error.name, message: error.message });
       if (how.quiet) task.settled.then(() => done(task.id, "settled"), failed);
       else task.result.then((value) => done(task.id, "finished", value), failed);

@@ -15,7 +15,8 @@ import { Dealer } from "zeromq";
 export const Message = { HELLO: 1, WELCOME: 2, DATA: 3, ERROR: 4, GOODBYE: 5, REDIRECT: 7 };
 export const Kind = { QUEUE: 1, SUBMIT: 2, REFUSED: 3, RESULT: 4, CANCEL: 8, WATCH: 11 };
 export const LEVELS = { default: 0, memory: 1, interval: 2, commit: 3 };
-export const ANSWER = 1, RESEND = 2, QUIET = 1;
+export const ANSWER = 1, RESEND = 2; // flags of a head
+export const QUIET = 0x0001, FLOW = 0x0100, ALL = 0x0200; // of a SUBMIT; ALL of a WATCH too
 const MUST_UNDERSTAND = 0xff00;
 const UNKNOWN_SESSION = 3, FULL = 7, DRAINING = 10;
 const HEAD_SIZE = 56, RECORD_SIZE = 48, PREFIX_SIZE = 4 + HEAD_SIZE + 5;
@@ -158,7 +159,7 @@ export function decodeRecords(bytes, count) {
   return out;
 }
 
-function submitFields(task, { countdown, notBefore, expiry, key }) {
+function submitFields(task, { countdown, notBefore, expiry, key, selective }) {
   const time = (value, write) => {
     const bytes = Buffer.alloc(8);
     bytes[write](BigInt(Math.round(value * 1e6)));
@@ -169,6 +170,7 @@ function submitFields(task, { countdown, notBefore, expiry, key }) {
   if (notBefore !== undefined) fields[3] = time(notBefore, "writeBigInt64LE"); // since 1970
   if (expiry !== undefined) fields[5] = time(expiry, "writeBigInt64LE");
   if (key !== undefined) fields[6] = Buffer.from(key);
+  if (selective !== undefined) fields[14] = Buffer.from(pack(selective)); // a map as in PROTOCOL.md, "Flows"
   return fields;
 }
 
@@ -308,28 +310,36 @@ export class Producer {
   // {id, settled, result}: two promises, both rejected with TaskError if the task is refused; there is
   // no `result` with `quiet`. Options: queue, level, priority, quiet, countdown, notBefore,
   // expiry, key.
-  submit(name, args = null, { queue = "celery", level = "default", priority = 128, quiet = false, ...more } = {}) {
+  submit(name, args = null, { queue = "celery", level = "default", priority = 128, quiet = false, flow = false,
+                              waitAll = false, ...more } = {}) {
     if (!this.#queues.has(queue)) {
       this.#queues.set(queue, this.#queues.size + 1);
       this.#outbox.put(encodeRecord({ type: Kind.QUEUE, queue: this.#queues.get(queue), payload: Buffer.from(queue) }));
     }
     const id = newId();
-    const record = encodeRecord({ type: Kind.SUBMIT, id, flags: quiet ? QUIET : 0, queue: this.#queues.get(queue), priority,
+    const flags = (quiet ? QUIET : 0) | (flow ? FLOW : 0) | (waitAll ? ALL : 0);
+    const record = encodeRecord({ type: Kind.SUBMIT, id, flags, queue: this.#queues.get(queue), priority,
                                   level: LEVELS[level], fields: submitFields(name, more), payload: Buffer.from(pack(args)) });
     if (this.#isOpen && record.length > this.#recordMax)
       throw new RangeError(`arguments of ${record.length} bytes are too large for this broker`);
-    const task = this.#newTask(id, quiet);
+    const task = this.#newTask(id, quiet, waitAll);
     this.#unsettled.set(id, task);
     this.#outbox.put(record);
     this.#wake();
     return task.handle;
   }
 
-  // Waits for a task that somebody else submitted: {id, result}.
-  watch(id) {
-    this.#outbox.put(encodeRecord({ type: Kind.WATCH, id }));
+  // The same for a flow. `waitAll`: the result comes when also all has ended that the flow did not
+  // wait for; `selective`: {tasks: [...], ...}.
+  runFlow(name, args = null, options = {}) {
+    return this.submit(name, args, { ...options, flow: true });
+  }
+
+  // Waits for a task or flow that somebody else submitted: {id, result}.
+  watch(id, { waitAll = false } = {}) {
+    this.#outbox.put(encodeRecord({ type: Kind.WATCH, id, flags: waitAll ? ALL : 0 }));
     this.#wake();
-    return this.#newTask(id, false).handle;
+    return this.#newTask(id, false, waitAll).handle;
   }
 
   cancel(id) {
@@ -359,8 +369,8 @@ export class Producer {
     this.#fail(new TaskError("lost", "Closed", "the producer was closed"));
   }
 
-  #newTask(id, quiet) {
-    const task = { handle: { id } };
+  #newTask(id, quiet, waitAll) {
+    const task = { handle: { id }, waitAll };
     task.handle.settled = new Promise((settle, refuse) => Object.assign(task, { settle, refuse }));
     task.handle.settled.catch(() => {}); // nobody need wait for it
     if (!quiet) {
@@ -462,8 +472,8 @@ export class Producer {
     const kept = this.#outbox.all().filter((record) => typeOf(record) !== Kind.WATCH && !later.has(idOf(record)) &&
       !this.#refused.has(record) && (typeOf(record) !== Kind.SUBMIT || this.#unsettled.has(idOf(record))));
     for (const record of kept) later.add(idOf(record));
-    const watches = [...this.#waiting.keys()].filter((id) => !later.has(id))
-      .map((id) => encodeRecord({ type: Kind.WATCH, id }));
+    const watches = [...this.#waiting].filter(([id]) => !later.has(id))
+      .map(([id, task]) => encodeRecord({ type: Kind.WATCH, id, flags: task.waitAll ? ALL : 0 }));
     this.#arrived = this.#arrivedBytes = 0;
     this.#refused.clear();
     this.#outbox.restart([...watches, ...kept]);

@@ -2,6 +2,7 @@
 """A producer for Selinon over the raw protocol: proto/PROTOCOL.md, a DEALER socket and msgpack.
 
     selinon_producer.py submit TASK [--count N] [--args JSON] [--level commit] [--broker tcp://...]
+    selinon_producer.py submit --flow FLOW [--all] [--selective TASK,TASK] ...
     selinon_producer.py watch ID...
 
 As a class, for one thread:
@@ -31,11 +32,11 @@ import zmq
 HELLO, WELCOME, DATA, ERROR, GOODBYE, BEAT, REDIRECT, QUERY, REPLY = range(1, 10)
 QUEUE, SUBMIT, REFUSED, RESULT, TASK, DONE, RETURN, CANCEL, CANCELLED, WANT, WATCH = range(1, 12)
 ANSWER, RESEND, MUST_UNDERSTAND = 0x0001, 0x0002, 0xff00  # flags of a head
-QUIET = 0x0001                                            # flag of a SUBMIT
+QUIET, FLOW, ALL = 0x0001, 0x0100, 0x0200                 # flags of a SUBMIT; ALL of a WATCH too
 LEVELS = {"default": 0, "memory": 1, "interval": 2, "commit": 3}
 OUTCOMES = {0: "finished", 1: "failed", 4: "cancelled"}
 UNKNOWN_SESSION, FULL, DRAINING = 3, 7, 10                # codes of errors
-FIELD_TASK, FIELD_COUNTDOWN, FIELD_NOT_BEFORE, FIELD_EXPIRY, FIELD_KEY = 1, 2, 3, 5, 6
+FIELD_TASK, FIELD_COUNTDOWN, FIELD_NOT_BEFORE, FIELD_EXPIRY, FIELD_KEY, FIELD_SELECTIVE = 1, 2, 3, 5, 6, 14
 
 HEAD = struct.Struct("<HHIQQQQQQ")        # version flags count session first ack settled credits
 RECORD = struct.Struct("<IBBH16sHBBIQIHH")
@@ -153,8 +154,9 @@ def encode_fields(values):
     return b"".join(FIELD.pack(tag, 0, len(values[tag])) + values[tag] for tag in sorted(values))
 
 
-def submit_fields(task, countdown=None, not_before=None, expiry=None, key=None):
-    """Times: `countdown` in seconds, the others seconds since 1970."""
+def submit_fields(task, countdown=None, not_before=None, expiry=None, key=None, selective=None):
+    """Times: `countdown` in seconds, the others seconds since 1970. `selective`: of a flow, a map as in
+    PROTOCOL.md, "Flows"."""
     values = {FIELD_TASK: task.encode()}
     if countdown is not None:
         values[FIELD_COUNTDOWN] = struct.pack("<Q", int(countdown * 1e6))
@@ -164,6 +166,8 @@ def submit_fields(task, countdown=None, not_before=None, expiry=None, key=None):
         values[FIELD_EXPIRY] = struct.pack("<q", int(expiry * 1e6))
     if key is not None:
         values[FIELD_KEY] = key.encode()
+    if selective is not None:
+        values[FIELD_SELECTIVE] = msgpack.packb(selective)
     return encode_fields(values)
 
 
@@ -253,7 +257,7 @@ class Producer:
         self.name = name or f"{hosts.gethostname()}:{os.getpid()}"
         self.queues = {queue: i + 1 for i, queue in enumerate(queues)}
         self.on_settled, self.log = on_settled, log or (lambda text: None)
-        self.waiting = {}      # the ids of which a result is wanted, in the order of submits
+        self.waiting = {}      # {id: flags of its WATCH}: a result is wanted; in the order of submits
         self.quiet = set()     # ids of which none is wanted and that are not settled
         self.refused = set()   # numbers of records that were refused and are not settled
         self.outbox = Outbox()
@@ -276,11 +280,16 @@ class Producer:
 
     def submit(self, task, args=None, **options):
         """The id of the new task, 16 bytes. Options: queue, level, priority, quiet, countdown,
-        not_before, expiry, key."""
+        not_before, expiry, key; flow, wait_all, selective: see run_flow."""
         return self.submit_many(task, [args], **options)[0]
 
+    def run_flow(self, flow, args=None, wait_all=False, selective=None, **options):
+        """As submit, for a flow. `wait_all`: the result comes when also all has ended that the flow did
+        not wait for; `selective`: {"tasks": [...], ...}."""
+        return self.submit(flow, args, flow=True, wait_all=wait_all, selective=selective, **options)
+
     def submit_many(self, task, all_args, queue="celery", level="default", priority=128, quiet=False,
-                    packed=False, **times_and_key):
+                    packed=False, flow=False, wait_all=False, **times_and_key):
         """One task for each of `all_args` (`packed`: these are msgpack already). They are sent by
         `poll`; how many there may be is yours to bound (len(producer.waiting))."""
         if queue not in self.queues:
@@ -289,7 +298,9 @@ class Producer:
         fields = submit_fields(task, **times_and_key)
         tail = RECORD.pack(0, 0, 0, 0, bytes(16), self.queues[queue], priority, LEVELS[level], 0, 0,
                            len(fields), 0, 0)[24:] + fields
-        ids, flags, size = new_ids(len(all_args)), QUIET if quiet else 0, RECORD.size + len(fields)
+        watch = ALL if wait_all else 0
+        flags = (QUIET if quiet else watch) | (FLOW if flow else 0)
+        ids, size = new_ids(len(all_args)), RECORD.size + len(fields)
         append, pack, begin = self.outbox.due.append, msgpack.packb, struct.Struct("<IBBH").pack
         for id_, args in zip(ids, all_args):
             payload = args if packed else pack(args)
@@ -299,13 +310,13 @@ class Producer:
         if quiet:
             self.quiet.update(ids)
         else:
-            self.waiting.update(dict.fromkeys(ids))
+            self.waiting.update(dict.fromkeys(ids, watch))
         return ids
 
-    def watch(self, id_):
-        """Waits for a task that somebody else submitted."""
-        self.waiting[id_] = None
-        self.outbox.due.append(record(WATCH, id_))
+    def watch(self, id_, wait_all=False):
+        """Waits for a task or flow that somebody else submitted."""
+        self.waiting[id_] = ALL if wait_all else 0
+        self.outbox.due.append(record(WATCH, id_, flags=self.waiting[id_]))
 
     def cancel(self, id_):
         self.outbox.due.append(record(CANCEL, id_))
@@ -461,7 +472,8 @@ class Producer:
                 and (r[4] != SUBMIT or r[8:24] in self.waiting or r[8:24] in self.quiet)]
         self.refused.clear()
         later.update(r[8:24] for r in kept)
-        self.outbox.restart([record(WATCH, id_) for id_ in self.waiting if id_ not in later] + kept)
+        watches = [record(WATCH, id_, flags=flags) for id_, flags in self.waiting.items() if id_ not in later]
+        self.outbox.restart(watches + kept)
 
     def _on_error(self, body, now):
         code, text = body["code"], f"error {body['code']}: {body.get('text', '')}"
@@ -503,7 +515,7 @@ class Producer:
         waiting, finished = self.waiting, self.finished
         for kind, flags, id_, code, handle, payload in records:
             if kind == RESULT and not flags & MUST_UNDERSTAND:
-                if waiting.pop(id_, True) is None:  # else it came in an earlier session too
+                if waiting.pop(id_, None) is not None:  # else it came in an earlier session too
                     finished.append(Result(id_, OUTCOMES.get(code, "failed"), payload))
             elif kind == REFUSED and not flags & MUST_UNDERSTAND:
                 self._on_refused(id_, code, handle, payload)
@@ -596,14 +608,18 @@ def run(producer, options):
     args = [msgpack.packb(json.loads(options.args))]
     left = options.count if options.command == "submit" else 0
     for text in getattr(options, "ids", ()):
-        producer.watch(uuid.UUID(text).bytes)
+        producer.watch(uuid.UUID(text).bytes, options.all)
+    of_flow = {}
+    if options.command == "submit" and options.flow:
+        of_flow = {"flow": True, "wait_all": options.all,
+                   "selective": {"tasks": options.selective.split(",")} if options.selective else None}
     outcomes = {}
     while left or producer.waiting or producer.unsettled:
         batch = min(left, 1000, options.window - len(producer.waiting) - len(producer.quiet))
         if batch > 0 and len(producer.outbox.due) < 4000:
             producer.submit_many(options.task, args * batch, packed=True, queue=options.queue,
                                  level=options.level, priority=options.priority, quiet=options.quiet,
-                                 countdown=options.countdown, key=options.key)
+                                 countdown=options.countdown, key=options.key, **of_flow)
             left -= batch
         for result in producer.poll(0 if left and batch > 0 else 0.1):
             outcomes[result.outcome] = outcomes.get(result.outcome, 0) + 1
@@ -613,7 +629,7 @@ def run(producer, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Submits tasks to a Selinon broker.")
+    parser = argparse.ArgumentParser(description="Submits tasks and flows to a Selinon broker.")
     commands = parser.add_subparsers(dest="command", required=True)
     submit = commands.add_parser("submit", help="submit a task and wait for its result")
     watch = commands.add_parser("watch", help="wait for tasks that were submitted before")
@@ -621,7 +637,10 @@ def main():
         each.add_argument("--broker", action="append", metavar="ENDPOINT", help="may be repeated")
         each.add_argument("--summary", action="store_true", help="one JSON object instead of results")
         each.add_argument("--verbose", action="store_true", help="say what the connection does")
+        each.add_argument("--all", action="store_true", help="flows: wait also for what they did not wait for")
     submit.add_argument("task")
+    submit.add_argument("--flow", action="store_true", help="it is a flow")
+    submit.add_argument("--selective", metavar="TASK,...", help="of the flow only what leads to these tasks")
     submit.add_argument("--args", default="null", metavar="JSON")
     submit.add_argument("--count", type=int, default=1, help="how many of the same")
     submit.add_argument("--queue", default="celery")
@@ -634,6 +653,10 @@ def main():
     watch.add_argument("ids", nargs="+", metavar="ID")
     watch.set_defaults(args="null", window=0)
     options = parser.parse_args()
+    if options.command == "submit" and not options.flow and (options.all or options.selective):
+        parser.error("--all and --selective are for --flow")
+    if options.command == "submit" and options.quiet and options.all:
+        parser.error("--quiet and --all exclude each other")
     queues = [options.queue] if options.command == "submit" else []
     log = (lambda text: print(text, file=sys.stderr)) if options.verbose else None
     begin = time.monotonic()
