@@ -3,7 +3,7 @@
  * From the TASK of a flow to the DECIDE that ends it. The code that decides is the engine's
  * (worker/hub*.c): here starts of nodes and events become DECIDEs, and what the broker says of
  * runs becomes inputs. A flow may be taken over in the middle of anything: its state comes from
- * STATE and EVENTS, and what no event tells is computed anew from both (worker/flow_run.h).
+ * STATE and EVENTS, and what neither says is computed anew from them.
  *
  * A decision is made only while the session has room for what it says, a step at a time, in turns
  * with the other flows. What a decision needs from storages, caches and user functions is got by a
@@ -48,9 +48,6 @@ struct sel_dispatcher_ops {
     /* Answers all needs at once, in place of the engine. 0, or an error with `err`: the flow fails.
      */
     int (*answer)(void *ctx, const struct sel_dispatcher_question *question, struct sel_error *err);
-    /* There is something to do though nobody has called: a coroutine has ended. The loop's turns
-     * see that by themselves. */
-    void (*wake)(void *ctx);
 };
 
 struct sel_dispatcher_options {

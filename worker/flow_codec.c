@@ -116,6 +116,7 @@ static void put_lean_state(const struct sel_state *state, struct sel_buf *buf)
     struct sel_buf bytes = {0};
     lean.args = lean.start_args = (struct sel_buf){0};
     lean.cursor = (struct sel_cursor){0};
+    lean.phase = SEL_PHASE_ENDED; /* it may have failed in the middle of a decision */
     sel_state_encode(&lean, &bytes);
     put_bytes(buf, sel_buf_str(&bytes));
     if (sel_buf_error(&bytes) < 0)

@@ -381,12 +381,16 @@ static bool decide(struct sel_flow_run *run)
 
 static void go_on(struct sel_flow_run *run)
 {
-    if (run->canceled) {
+    const struct sel_hub_ops *ops = run->hub->ops;
+    if (ops->deciding)
+        ops->deciding(run, true);
+    if (run->canceled)
         sel_hub_cancel_now(run);
-        return;
-    }
-    while (decide(run)) /* as long as inputs are there */
-        SEL_ASSERT(run->input_count > 0);
+    else
+        while (decide(run)) /* as long as inputs are there */
+            SEL_ASSERT(run->input_count > 0);
+    if (ops->deciding)
+        ops->deciding(run, false);
 }
 
 bool sel_hub_can_go_on(const struct sel_hub *hub)

@@ -55,6 +55,10 @@ struct sel_hub_ops {
     /* "class: message" of a failed run, in `arena` or for ever. */
     const char *(*failure_text)(struct sel_flow_run *run, uint32_t ordinal,
                                 struct sel_arena *arena);
+    /* Around what is done for the run on the loop's own stack, and in its coroutine (there `begins`
+     * is told first, and false when it is about to end). May be NULL. */
+    void (*deciding)(struct sel_flow_run *run, bool begins);
+    void (*fetching)(struct sel_flow_run *run, bool begins);
     /* Frees what the owner added to the run. May be NULL. */
     void (*free)(struct sel_flow_run *run);
 };

@@ -457,6 +457,8 @@ static int begin_fetch(struct fetch *f, struct sel_flow_run *run, struct sel_are
                    SEL_STR_ARG(run->flow->name));
     sel_co_set_name(co, f->name);
     run->fetcher = co;
+    if (run->hub->ops->fetching)
+        run->hub->ops->fetching(run, true);
     if (is_unwanted(f))
         return SEL_ECANCELED; /* before it came to run */
     return start_limit(f);
@@ -468,6 +470,8 @@ static bool end_fetch(struct fetch *f)
     struct sel_flow_run *run = f->run;
     sel_loop_timer_stop(f->hub->loop, &f->limit);
     sel_co_set_name(f->co, NULL);
+    if (run->hub->ops->fetching)
+        run->hub->ops->fetching(run, false);
     f->hub->fetching--;
     run->fetching = false;
     run->fetcher = NULL;
