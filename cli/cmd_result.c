@@ -44,7 +44,9 @@ static int print_plain(struct sel_cli_ends *ends, const char *id,
         return sel_cli_fail(ends->cli, "%s: %.*s", id, SEL_STR_ARG(sel_value_str(&value)));
     int status = print_value(ends, &value);
     if (status == SEL_CLI_OK && result->status != SEL_CLIENT_OK)
-        return sel_cli_fail(ends->cli, "%s has %s", id, sel_cli_ends_names[result->status]);
+        return sel_cli_fail(ends->cli, "%s %s%s", id,
+                            result->status == SEL_CLIENT_CANCELLED ? "was " : "",
+                            sel_cli_ends_names[result->status]);
     return status;
 }
 

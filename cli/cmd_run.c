@@ -294,15 +294,29 @@ static int report(struct session *s, struct sel_cli_ends *ends, const struct sel
     return ends->counts[SEL_CLIENT_OK] ? SEL_CLI_OK : SEL_CLI_FAILED;
 }
 
+/* The time was over: the flow runs on, and who wants to know more needs its id. */
+static void tell_id(const struct session *s, const struct sel_client_id *id)
+{
+    static const struct sel_client_id none = {{0}};
+    char text[SEL_CLIENT_ID_SIZE];
+    if (s->task.flags & SEL_CLIENT_QUIET || memcmp(id, &none, sizeof(none)) == 0)
+        return;
+    fprintf(s->cli->err, "It is flow %s, which `wait` and `status` know.\n",
+            sel_client_id_format(id, text));
+}
+
 static int submit(struct session *s)
 {
     struct sel_cli_ends ends = {.is_flow = true};
     struct sel_client_id id = {{0}};
     int status = sel_cli_ends_open(&ends, s->cli, &s->values->ends);
-    if (status == SEL_CLI_OK)
+    if (status == SEL_CLI_OK) {
         status = sel_cli_ends_submit(&ends, &s->task, (uint64_t)s->values->count, &id);
-    if (status == SEL_CLI_OK)
-        status = report(s, &ends, &id);
+        if (status != SEL_CLI_OK)
+            tell_id(s, &id);
+        else
+            status = report(s, &ends, &id);
+    }
     sel_cli_ends_close(&ends);
     return status;
 }

@@ -2,8 +2,8 @@
  * them, of the network, or of time. Frames get lost and connections break, the broker forgets
  * sessions, refuses for lack of room, gives results early, late and twice, and some of its frames
  * are garbage. What must hold: a task ends at most once for its submitter and is settled at most
- * once; and when the broker and the network become honest at last, every task ends and nothing is
- * left to settle. */
+ * once; who waits for detached work says so in each WATCH; and when the broker and the network
+ * become honest at last, every task ends and nothing is left to settle. */
 #include "client/producer.h"
 #include "core/arena.h"
 #include "proto/session.h"
@@ -21,7 +21,7 @@ struct script {
 
 /* What the test knows of a task; ids are 1 .. TASKS_MAX. */
 struct task {
-    bool is_submitted, is_quiet, wants_settled, is_forgotten;
+    bool is_submitted, is_quiet, is_all, wants_settled, is_forgotten;
     bool is_known;   /* to the broker */
     bool has_result; /* there: what the broker would answer to a WATCH */
     uint32_t finished, settled;
@@ -73,6 +73,16 @@ static void on_finished(void *ctx, const struct sel_producer_result *result)
 
 static const struct sel_producer_ops ops = {.settled = on_settled, .finished = on_finished};
 
+/* Some are flows, and of those some are waited for with all that they have sent off. */
+static uint16_t flags_of(uint8_t how)
+{
+    if (how & 1)
+        return SEL_ITEM_QUIET;
+    if (!(how & 4))
+        return 0;
+    return how & 8 ? SEL_ITEM_FLOW | SEL_ITEM_ALL : SEL_ITEM_FLOW;
+}
+
 static void submit(struct world *w, uint8_t how)
 {
     static const char payload[UINT8_MAX];
@@ -80,7 +90,7 @@ static void submit(struct world *w, uint8_t how)
         return;
     uint64_t n = w->submitted + 1;
     const struct sel_wire_item item = {.type = SEL_RECORD_SUBMIT,
-                                       .flags = how & 1 ? SEL_ITEM_QUIET : 0,
+                                       .flags = flags_of(how),
                                        .id = {1, n},
                                        .queue = w->queue,
                                        .priority = SEL_WIRE_PRIORITY,
@@ -93,6 +103,7 @@ static void submit(struct world *w, uint8_t how)
     w->submitted++;
     w->tasks[n].is_submitted = true;
     w->tasks[n].is_quiet = how & 1;
+    w->tasks[n].is_all = flags_of(how) & SEL_ITEM_ALL;
     w->tasks[n].wants_settled = how & 2;
 }
 
@@ -130,6 +141,7 @@ static void hear_record(struct world *w, uint64_t number, const struct sel_wire_
     } else if (item->type == SEL_RECORD_WATCH) {
         /* what was settled is known, and only that is watched */
         SEL_ASSERT(w->is_forged || task->is_known);
+        SEL_ASSERT(item->flags == (task->is_all ? SEL_ITEM_ALL : 0));
         if (task->has_result)
             answer(w, SEL_RECORD_RESULT, item->id.lo, SEL_OUTCOME_SUCCESS, 0);
     }
