@@ -121,9 +121,14 @@ int sel_engine_parents_value(const struct sel_engine *engine, struct sel_parents
                              struct sel_value *ret)
 {
     struct sel_parents *taken = NULL;
+    struct sel_value borrowed; /* ids of direct parents lie in `taken` */
+    if (bytes.n == 0)
+        return sel_parents_to_value(engine->system, parents, failed, arena, ret);
     int r = sel_flow_take_parents(engine->system, bytes, &taken, NULL);
     if (r == 0)
-        r = sel_parents_to_value(engine->system, taken ? taken : parents, failed, arena, ret);
+        r = sel_parents_to_value(engine->system, taken, failed, arena, &borrowed);
+    if (r == 0)
+        r = sel_value_copy(arena, &borrowed, ret);
     sel_parents_unref(taken);
     return r;
 }

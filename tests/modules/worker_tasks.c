@@ -26,6 +26,15 @@ static int who(struct sel_task *task)
                       (int64_t)sel_task_retried_count(task));
 }
 
+/* [its parents, what the parent "Fails" failed with]. */
+static int heir(struct sel_task *task)
+{
+    const struct sel_value *parents, *failure;
+    SEL_TRY(sel_task_parents(task, &parents));
+    SEL_TRY(sel_parent_exception(task, "Fails", &failure));
+    return sel_result(task, "[v, v]", parents, failure);
+}
+
 /* As many seconds as its argument says, on the ring. */
 static int sleeps(struct sel_task *task)
 {
@@ -109,8 +118,8 @@ static int leaves(struct sel_task *task)
 }
 
 SEL_MODULE("worker_tasks", SEL_TASK("Nothing", nothing), SEL_TASK("Echo", echo),
-           SEL_TASK("Who", who), SEL_TASK("Sleeps", sleeps), SEL_TASK("Computes", computes),
-           SEL_TASK("Fails", fails), SEL_TASK("FailsForGood", fails_for_good),
-           SEL_TASK("AsksAgain", asks_again), SEL_TASK("Large", large),
-           SEL_TASK("Overflows", overflows), SEL_TASK("Crashes", crashes),
+           SEL_TASK("Who", who), SEL_TASK("Heir", heir), SEL_TASK("Sleeps", sleeps),
+           SEL_TASK("Computes", computes), SEL_TASK("Fails", fails),
+           SEL_TASK("FailsForGood", fails_for_good), SEL_TASK("AsksAgain", asks_again),
+           SEL_TASK("Large", large), SEL_TASK("Overflows", overflows), SEL_TASK("Crashes", crashes),
            SEL_TASK("Aborts", aborts), SEL_TASK("Leaves", leaves));

@@ -13,6 +13,7 @@
 
 struct fake_end {
     uint8_t type;
+    uint16_t flags;
     uint32_t code;
     struct sel_id id;
     uint64_t handle;
@@ -90,6 +91,7 @@ static inline void fake_keep(struct fake_broker *b, const struct sel_wire_item *
         return;
     struct fake_end *end = &b->ends[b->end_count++];
     *end = (struct fake_end){.type = item->type,
+                             .flags = item->flags,
                              .code = item->code,
                              .id = item->id,
                              .handle = item->handle,

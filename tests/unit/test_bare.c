@@ -6,6 +6,7 @@
 #include "tests/support/fake_broker.h"
 #include "tests/support/program.h"
 #include "worker/bare.h"
+#include "worker/flow_codec.h"
 #include "worker/module.h"
 #include "worker/offload.h"
 
@@ -25,13 +26,18 @@ static const char nodes[] = "tasks:\n"
                             "blocking: true}\n"
                             "  - {name: Stored, import: worker_tasks, classname: Who, "
                             "storage: S}\n"
+                            "  - {name: Heir, import: worker_tasks, storage: S}\n"
                             "  - {name: Odd, import: worker_tasks, classname: Echo, "
                             "output_schema: %s/int.json}\n"
                             "  - {name: Absent, import: nowhere, queue: elsewhere}\n"
                             "storages:\n"
                             "  - {name: S, import: selinon.storages.memory, "
                             "classname: InMemoryStorage, configuration: {}}\n"
-                            "flows: []\n";
+                            "flows: [known]\n";
+static const char flows[] = "flow-definitions:\n"
+                            "  - name: known\n"
+                            "    edges:\n"
+                            "      - {from: , to: [Stored, Heir]}\n";
 
 /* A worker's loop without a socket: frames go by hand. */
 struct bed {
@@ -59,7 +65,10 @@ struct bed {
 static void compile(struct bed *b)
 {
     static struct sel_predicate_world world;
+    struct sel_source flow = {.file = "flows.yaml", .text = {flows, sizeof(flows) - 1}};
     struct sel_compile_options options = {.nodes = {.file = "nodes.yaml", .text = SEL_STR("")},
+                                          .flows = &flow,
+                                          .flow_count = 1,
                                           .world = &world};
     sel_test_folder_init(&b->folder);
     sel_test_write(&b->folder, "int.json", SEL_STR("{\"type\": \"integer\"}"));
@@ -500,6 +509,144 @@ static void test_small_tasks_cost_no_calls_of_the_heap(void **state)
     assert_int_equal(stats.succeeded, 10000);
 }
 
+/* ---- runs of flows ---- */
+
+static const struct sel_id flow_id = {0x0198f3c27b1c7001, 0x80004a0000000007};
+#define FLOW_ID "0198f3c2-7b1c-7001-8000-4a0000000007"
+
+/* The TASK of run 70000 of attempt 2; its id in the broker is {7, n}. */
+static void give_run(struct bed *b, uint64_t n, const char *task, const char *flow,
+                     const struct sel_wire_run *of, struct sel_str payload)
+{
+    struct sel_wire_item item = fake_task(n, task, payload);
+    struct sel_buf start = {0}, fields = {0}; /* as the dispatcher and the broker make them */
+    sel_wire_put_field(&start, SEL_FIELD_TASK, sel_str_c(task));
+    if (flow)
+        sel_wire_put_field(&start, SEL_FIELD_FLOW, sel_str_c(flow));
+    sel_wire_put_run(&fields, sel_buf_str(&start), of);
+    item.fields = sel_buf_str(&fields);
+    item.try_count = of->retries; /* unless a test says otherwise */
+    fake_put(&b->broker, &item);
+    sel_buf_done(&start);
+    sel_buf_done(&fields);
+}
+
+/* What the storage has under the id of that run, as JSON; NULL: nothing. */
+static const char *stored(struct bed *b, const char *flow, const char *task, const char *id)
+{
+    struct sel_storage *storage;
+    struct sel_storage_item item = {
+        .flow = sel_str_c(flow), .task = sel_str_c(task), .id = sel_str_c(id)};
+    struct sel_value value;
+    assert_ok(sel_engine_storage(b->engine, 0, &storage, NULL));
+    assert_ok(storage->ops->retrieve(storage, sel_io_blocking(), &b->arena, &item, 1, NULL));
+    if (item.status != SEL_STORE_OK)
+        return NULL;
+    assert_ok(sel_value_decode(&b->arena, item.value.p, item.value.n, true, &value, NULL));
+    return sel_test_json_text(&b->arena, &value);
+}
+
+static void test_a_run_knows_its_flow_and_leaves_its_result_in_the_storage(void **state)
+{
+    struct bed *b = *state;
+    struct sel_wire_run of = {.flow = flow_id, .attempt = 2, .ordinal = 70000, .retries = 3};
+    static const char *const names[] = {"known", "not in the configuration"};
+    for (uint32_t i = 0; i < 2; i++) {
+        of.ordinal += i;
+        give_run(b, 1 + i, "Stored", names[i], &of, SEL_STR("\xc0"));
+    }
+    run_until(b, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        char id[64], expected[256];
+        assert_int_equal(b->broker.ends[i].code, SEL_OUTCOME_SUCCESS);
+        assert_int_equal(b->broker.ends[i].payload_size, 0);
+        (void)snprintf(id, sizeof(id), FLOW_ID "-2.7000%u", i);
+        (void)snprintf(expected, sizeof(expected),
+                       "{\"dispatcher\":\"" FLOW_ID "\",\"flow\":\"%s\",\"id\":\"%s\",\"try\":3}",
+                       names[i], id);
+        assert_non_null(stored(b, names[i], "Stored", id));
+        assert_string_equal(stored(b, names[i], "Stored", id), expected);
+    }
+}
+
+/* A parent that finished and one that failed, behind the arguments. */
+static void put_parents(struct bed *b, struct sel_buf *payload)
+{
+    struct sel_parents *parents = sel_parents_new(1, 1);
+    assert_non_null(parents);
+    assert_ok(sel_parents_set_task(parents, 0, SEL_STR("Echo"), SEL_STR(FLOW_ID "-2.5")));
+    assert_ok(sel_parents_set_task(parents, 1, SEL_STR("Fails"), SEL_STR(FLOW_ID "-2.6")));
+    assert_ok(sel_parents_set_failure(parents, 1, "BadInput", "try 0"));
+    sel_flow_put_parents(b->system, parents, payload);
+    assert_ok(sel_buf_error(payload));
+    sel_parents_unref(parents);
+}
+
+static void test_a_run_sees_its_parents(void **state)
+{
+    struct bed *b = *state;
+    struct sel_buf payload = {0};
+    sel_buf_put_u8(&payload, 0xc0);
+    put_parents(b, &payload);
+    struct sel_wire_run of = {
+        .flow = flow_id, .ordinal = 7, .parents_size = (uint32_t)payload.n - 1};
+    give_run(b, 1, "Heir", "known", &of, sel_buf_str(&payload));
+    of.ordinal = 8;
+    of.parents_size = 0;
+    give_run(b, 2, "Heir", "known", &of, SEL_STR("\xc0"));
+    run_until(b, 2);
+    const char *seen = stored(b, "known", "Heir", FLOW_ID "-0.7");
+    assert_non_null(seen);
+    assert_string_equal(seen, "[{\"Echo\":\"" FLOW_ID "-2.5\"},{\"class\":\"BadInput\","
+                              "\"message\":\"try 0\"}]");
+    assert_int_equal(b->broker.ends[1].code, SEL_OUTCOME_FAILURE);
+    assert_non_null(strstr(json_of(b, &b->broker.ends[1]), "NoParentNodeError"));
+    sel_buf_done(&payload);
+}
+
+static void test_parents_that_cannot_be_read_fail_who_asks(void **state)
+{
+    struct bed *b = *state;
+    struct sel_wire_run of = {.flow = flow_id, .ordinal = 7, .parents_size = 2};
+    give_run(b, 1, "Heir", "known", &of, SEL_STR("\xc0\xff\xff"));
+    give_run(b, 2, "Stored", "known", &of, SEL_STR("\xc0\xff\xff"));
+    run_until(b, 2);
+    assert_int_equal(b->broker.ends[0].code, SEL_OUTCOME_FAILURE);
+    assert_non_null(strstr(json_of(b, &b->broker.ends[0]), "RequestError"));
+    assert_int_equal(b->broker.ends[1].code, SEL_OUTCOME_SUCCESS);
+}
+
+static void test_a_run_that_contradicts_itself_fails_for_good(void **state)
+{
+    struct bed *b = *state;
+    struct sel_wire_run of = {.flow = flow_id, .ordinal = 7, .parents_size = 2};
+    give_run(b, 1, "Stored", "known", &of, SEL_STR("\xc0")); /* more parents than bytes */
+    of.parents_size = 0;
+    give_run(b, 2, "Stored", NULL, &of, SEL_STR("\xc0"));
+    run_until(b, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(b->broker.ends[i].code, SEL_OUTCOME_FATAL);
+        assert_non_null(strstr(json_of(b, &b->broker.ends[i]), "ProtocolError"));
+    }
+}
+
+static void test_retries_of_a_run_that_it_asked_for_are_not_counted(void **state)
+{
+    struct bed *b = *state;
+    struct sel_wire_run of = {.flow = flow_id, .ordinal = 7};
+    give_run(b, 1, "AsksAgain", "known", &of, SEL_STR("\xc0"));
+    give_run(b, 2, "Fails", "known", &of, SEL_STR("\xc0"));
+    of.retries = 2; /* that count: max_retry is 2 */
+    give_run(b, 3, "Fails", "known", &of, SEL_STR("\xc0"));
+    run_until(b, 3);
+    assert_int_equal(b->broker.ends[0].code, SEL_OUTCOME_RETRY);
+    assert_int_equal(b->broker.ends[0].flags, SEL_ITEM_UNCOUNTED);
+    assert_int_equal(b->broker.ends[1].code, SEL_OUTCOME_RETRY);
+    assert_int_equal(b->broker.ends[1].flags, 0);
+    assert_end(b, 2, SEL_RECORD_DONE, SEL_OUTCOME_FAILURE,
+               "{\"class\":\"BadInput\",\"message\":\"try 2\"}");
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 
 int main(void)
@@ -522,6 +669,11 @@ int main(void)
         T(ends_wait_while_the_broker_takes_none),
         T(a_task_that_waits_is_not_blamed_and_shows_a_pulse),
         T(small_tasks_cost_no_calls_of_the_heap),
+        T(a_run_knows_its_flow_and_leaves_its_result_in_the_storage),
+        T(a_run_sees_its_parents),
+        T(parents_that_cannot_be_read_fail_who_asks),
+        T(a_run_that_contradicts_itself_fails_for_good),
+        T(retries_of_a_run_that_it_asked_for_are_not_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
