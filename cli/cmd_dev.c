@@ -11,6 +11,7 @@
 #include "broker/process.h"
 #include "cli/cli.h"
 #include "worker/config.h"
+#include "worker/mock_files.h"
 #include "worker/module.h"
 #include "worker/process.h"
 
@@ -20,7 +21,8 @@ struct values {
     const char *nodes;
     struct sel_cli_texts flows, queues;
     const char *module_path, *data, *listen, *query;
-    int64_t concurrency;
+    const char *mock, *mock_state, *mock_report;
+    int64_t concurrency, mock_speed;
     bool memory;
 };
 
@@ -53,13 +55,34 @@ static const struct sel_cli_option options[] = {
      .max = SEL_WORKER_THREADS_MAX,
      MEMBER(concurrency),
      .env = {"SELINON_DEV_CONCURRENCY"},
-     .help = "threads that run tasks; default: one for each processor"},
+     .help = "threads that run tasks and decide flows; default: one for each processor"},
     {.name = "queues",
      .letter = 'Q',
      .kind = SEL_CLI_NAMES,
      MEMBER(queues),
      .env = {"SELINON_DEV_QUEUES"},
-     .help = "serve only these; default: those of all tasks"},
+     .help = "serve only these; default: those of all tasks and flows"},
+    {.name = "mock",
+     .kind = SEL_CLI_FILE,
+     MEMBER(mock),
+     .help = "no code: tasks and functions do what this script says, as with execute"},
+    {.name = "mock-state",
+     .kind = SEL_CLI_TEXT,
+     MEMBER(mock_state),
+     .value_name = "FILE",
+     .help = "count the steps of the script in this file; results of storages in memory go to the "
+             "folder FILE.results"},
+    {.name = "mock-report",
+     .kind = SEL_CLI_TEXT,
+     MEMBER(mock_report),
+     .value_name = "FILE",
+     .help = "append what runs, is stored, ends and is traced to this file, as lines of JSON"},
+    {.name = "mock-speed",
+     .kind = SEL_CLI_INT,
+     .min = 1,
+     .max = 1000000,
+     MEMBER(mock_speed),
+     .help = "delays pass so many times as fast, and flows with a sampling react at once"},
     {.name = "data",
      .kind = SEL_CLI_TEXT,
      MEMBER(data),
@@ -88,8 +111,9 @@ struct session {
     const struct sel_cli *cli;
     const struct values *values;
     struct sel_arena arena;
-    struct sel_config config; /* of the tasks */
+    struct sel_config config; /* of tasks and flows */
     struct sel_modules *modules;
+    struct sel_mock_files mock;
     struct sel_broker_config broker_config;
     struct sel_broker_process *broker;
     struct sel_worker_process *worker;
@@ -104,21 +128,38 @@ static int load_config(struct session *s)
 {
     const struct values *v = s->values;
     struct sel_error err = {0};
-    s->modules = sel_modules_new(v->module_path);
-    if (!s->modules)
-        return sel_cli_fail(s->cli, "%s", sel_error_text(SEL_ENOMEM));
-    struct sel_compile_user user = sel_modules_compile_user(s->modules);
+    struct sel_compile_user user = {0};
+    if (!v->mock || v->module_path) { /* a mock needs none */
+        s->modules = sel_modules_new(v->module_path);
+        if (!s->modules)
+            return sel_cli_fail(s->cli, "%s", sel_error_text(SEL_ENOMEM));
+        user = sel_modules_compile_user(s->modules);
+    }
     const struct sel_config_request request = {.nodes = v->nodes,
                                                .flows = v->flows.items,
                                                .flow_count = v->flows.count,
                                                .getenv = s->cli->getenv,
                                                .getenv_ctx = s->cli->getenv_ctx,
-                                               .user = &user};
+                                               .user = s->modules ? &user : NULL};
     int r = sel_config_load(&request, &s->config, &err);
     if (r < 0 || s->cli->verbosity > 0) /* that no flow runs a task is no matter here */
         sel_config_print(&s->config.diag, s->cli->err);
     if (r == SEL_ECONFIG)
         return sel_cli_fail(s->cli, "the configuration has errors");
+    return r < 0 ? sel_cli_fail_with(s->cli, &err) : SEL_CLI_OK;
+}
+
+static int open_mock(struct session *s)
+{
+    const struct values *v = s->values;
+    struct sel_error err = {0};
+    if (!v->mock)
+        return v->mock_state || v->mock_report || v->mock_speed
+                   ? sel_cli_fail(s->cli, "--mock-state, --mock-report and --mock-speed are for "
+                                          "--mock")
+                   : SEL_CLI_OK;
+    int r = sel_mock_files_open(&s->mock, s->config.system, v->mock, v->mock_state, v->mock_report,
+                                &err);
     return r < 0 ? sel_cli_fail_with(s->cli, &err) : SEL_CLI_OK;
 }
 
@@ -176,12 +217,17 @@ static int start_worker(struct session *s)
         .queues = v->queues.items,
         .queue_count = v->queues.count,
         .threads = thread_count(v),
+        .flows = SEL_WORKER_FLOWS_DEFAULT,
         .name = "dev",
         .log = {STDERR_FILENO, s->cli->verbosity == 0   ? SEL_LOG_WARNING
                                : s->cli->verbosity == 1 ? SEL_LOG_INFO
                                                         : SEL_LOG_DEBUG},
         .getenv = s->cli->getenv,
         .getenv_ctx = s->cli->getenv_ctx,
+        .mock = s->mock.mock,
+        .mock_results = s->mock.results,
+        .speed = (double)v->mock_speed,
+        .observer = s->mock.observer,
     };
     if (sel_worker_process_start(&worker, &s->worker, &err) < 0)
         return sel_cli_fail_with(s->cli, &err);
@@ -204,6 +250,8 @@ static int start(struct session *s)
 {
     struct sel_error err;
     int status = load_config(s);
+    if (status == SEL_CLI_OK)
+        status = open_mock(s);
     if (status == SEL_CLI_OK)
         status = configure_broker(s);
     if (status == SEL_CLI_OK)
@@ -277,6 +325,7 @@ static void stop(struct session *s)
         fprintf(s->cli->err, "A task does not end: it is left behind.\n");
         _exit(SEL_CLI_FAILED);
     }
+    sel_mock_files_done(&s->mock);
     sel_config_done(&s->config);
     s->modules = sel_modules_free(s->modules);
     if (s->signal_fd >= 0)

@@ -1,4 +1,4 @@
-/* selinon-worker - runs the tasks that a broker has for it. */
+/* selinon-worker - runs the tasks and decides the flows that a broker has for it. */
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -11,6 +11,7 @@
 #include "core/arena.h"
 #include "worker/config.h"
 #include "worker/crash.h"
+#include "worker/mock_files.h"
 #include "worker/module.h"
 #include "worker/options.h"
 #include "worker/process.h"
@@ -24,6 +25,7 @@ struct program {
     struct sel_worker_life life;
     struct sel_modules *modules;
     struct sel_config config;
+    struct sel_mock_files mock;
     struct sel_worker_process *process;
     int signal_fd;
 };
@@ -36,38 +38,68 @@ static const char *process_getenv(void *ctx, const char *name)
 
 /* ---- start ---- */
 
+static int print_error(const struct sel_error *err)
+{
+    char text[SEL_ERROR_TEXT_MAX + 512];
+    fprintf(stderr, "Error: %s\n", sel_error_format(err, text, sizeof(text)));
+    return err->code;
+}
+
+/* A mock needs no modules: what they would have is scripted. */
+static int open_modules(struct program *p)
+{
+    const struct sel_worker_settings *s = &p->settings;
+    if (s->mock && !s->module_path)
+        return 0;
+    p->modules = sel_modules_new(s->module_path);
+    if (p->modules)
+        return 0;
+    fprintf(stderr, "Error: %s\n", sel_error_text(SEL_ENOMEM));
+    return SEL_ENOMEM;
+}
+
 static int load_config(struct program *p)
 {
     const struct sel_worker_settings *s = &p->settings;
     struct sel_error err = {0};
-    p->modules = sel_modules_new(s->module_path);
-    if (!p->modules) {
-        fprintf(stderr, "Error: %s\n", sel_error_text(SEL_ENOMEM));
-        return SEL_ENOMEM;
-    }
-    struct sel_compile_user user = sel_modules_compile_user(p->modules);
+    int r = open_modules(p);
+    if (r < 0)
+        return r;
+    struct sel_compile_user user = {0};
+    if (p->modules)
+        user = sel_modules_compile_user(p->modules);
     const struct sel_config_request request = {.nodes = s->nodes,
                                                .flows = s->flows.items,
                                                .flow_count = s->flows.count,
                                                .getenv = process_getenv,
-                                               .user = &user};
-    int r = sel_config_load(&request, &p->config, &err);
+                                               .user = p->modules ? &user : NULL};
+    r = sel_config_load(&request, &p->config, &err);
     if (r < 0 || s->verbosity > 0) /* that no flow runs a task is no matter here */
         sel_config_print(&p->config.diag, stderr);
     if (r == SEL_ECONFIG) {
         uint32_t count = p->config.diag.error_count;
         fprintf(stderr, "Error: the configuration has %u error%s\n", count, count == 1 ? "" : "s");
     } else if (r < 0) {
-        char text[SEL_ERROR_TEXT_MAX + 512];
-        fprintf(stderr, "Error: %s\n", sel_error_format(&err, text, sizeof(text)));
+        (void)print_error(&err);
     }
     return r;
+}
+
+static int open_mock(struct program *p)
+{
+    const struct sel_worker_settings *s = &p->settings;
+    struct sel_error err = {0};
+    if (!s->mock)
+        return 0;
+    int r = sel_mock_files_open(&p->mock, p->config.system, s->mock, s->mock_state, s->mock_report,
+                                &err);
+    return r < 0 ? print_error(&err) : 0;
 }
 
 static uint32_t thread_count(const struct sel_worker_settings *s)
 {
     cpu_set_t allowed;
-    if (s->threads)
+    if (s->threads >= 0)
         return (uint32_t)s->threads;
     if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
         return 1;
@@ -93,6 +125,8 @@ static int start(struct program *p)
         .threads = thread_count(s),
         .slots = slot_count(s),
         .window = (uint32_t)s->window,
+        .dispatchers = (uint32_t)s->dispatchers,
+        .flows = (uint32_t)s->flow_window,
         .name = s->name,
         .id = p->life.id,
         .incarnation = p->life.incarnation,
@@ -101,16 +135,19 @@ static int start(struct program *p)
         .crashed = p->life.crashed,
         .log = p->log,
         .verbosity = (int)s->verbosity,
+        .mock = p->mock.mock,
+        .mock_results = p->mock.results,
+        .speed = (double)s->mock_speed,
+        .observer = p->mock.observer,
     };
     int r = sel_worker_process_start(&options, &p->process, &err);
-    if (r < 0) {
-        char text[SEL_ERROR_TEXT_MAX + 512];
-        fprintf(stderr, "Error: %s\n", sel_error_format(&err, text, sizeof(text)));
-        return r;
-    }
+    if (r < 0)
+        return print_error(&err);
     sel_worker_logger_put(&p->log, SEL_LOG_INFO, "worker.start",
-                          "version=%s broker=%s threads=%u slots=%u incarnation=%u", SEL_VERSION,
-                          s->brokers.items[0], options.threads, options.slots, options.incarnation);
+                          "version=%s broker=%s threads=%u slots=%u dispatchers=%u flows=%u "
+                          "incarnation=%u",
+                          SEL_VERSION, s->brokers.items[0], options.threads, options.slots,
+                          options.dispatchers, options.flows, options.incarnation);
     return 0;
 }
 
@@ -151,7 +188,8 @@ static void log_stats(const struct program *p, enum sel_worker_end end)
     sel_worker_logger_put(
         &p->log, end == SEL_WORKER_DRAINED ? SEL_LOG_INFO : SEL_LOG_WARNING, "worker.end",
         "%s taken=%llu succeeded=%llu failed=%llu retried=%llu returned=%llu cancelled=%llu "
-        "unknown=%llu redelivered=%llu connects=%llu blocked=%llu missed=%llu",
+        "unknown=%llu redelivered=%llu flows=%llu decisions=%llu connects=%llu blocked=%llu "
+        "missed=%llu",
         end == SEL_WORKER_DRAINED   ? "drained"
         : end == SEL_WORKER_REFUSED ? "refused by the broker"
                                     : "something was left behind",
@@ -159,6 +197,7 @@ static void log_stats(const struct program *p, enum sel_worker_end end)
         (unsigned long long)stats.bare.failed, (unsigned long long)stats.bare.retried,
         (unsigned long long)stats.held.returned, (unsigned long long)stats.held.cancelled,
         (unsigned long long)stats.bare.unknown, (unsigned long long)stats.held.redelivered,
+        (unsigned long long)stats.flows.taken, (unsigned long long)stats.flows.decisions,
         (unsigned long long)stats.link.connects, (unsigned long long)stats.link.blocked,
         (unsigned long long)stats.link.missed);
 }
@@ -212,6 +251,8 @@ static int run(struct program *p)
     int r = open_signals(p);
     if (r == 0)
         r = load_config(p);
+    if (r == 0)
+        r = open_mock(p);
     if (r == 0) {
         sel_crash_watch_signals();
         r = start(p);
@@ -233,6 +274,7 @@ static int run(struct program *p)
 static void release(struct program *p)
 {
     p->process = sel_worker_process_free(p->process);
+    sel_mock_files_done(&p->mock);
     sel_config_done(&p->config);
     p->modules = sel_modules_free(p->modules);
     if (p->signal_fd >= 0)
@@ -243,8 +285,9 @@ static int run_supervised(struct program *p)
 {
     int status = SEL_WORKER_STATUS_FAILED, r = 1;
     if (!p->settings.no_supervisor)
-        r = sel_worker_supervise(&p->log, thread_count(&p->settings), slot_count(&p->settings),
-                                 &p->life, &status);
+        r = sel_worker_supervise(
+            &p->log, thread_count(&p->settings) + (uint32_t)p->settings.dispatchers,
+            SEL_WORKER_PAGE_SLOTS(slot_count(&p->settings)), &p->life, &status);
     if (r < 0) {
         fprintf(stderr, "Error: the worker process cannot be started: %s\n", sel_error_text(r));
         return SEL_WORKER_STATUS_FAILED;

@@ -13,6 +13,7 @@
 #define DRAIN_S_DEFAULT 60
 #define DRAIN_S_MAX 86400
 #define LIST_MAX 65536u
+#define MOCK_SPEED_MAX 1000000
 #define LINE_MAX_SIZE 256
 
 enum kind {
@@ -47,15 +48,23 @@ static const struct option_def options[] = {
     {"flow-definitions", 'f', KIND_PATHS, MEMBER(flows), "SELINON_FLOW_DEFINITIONS", 0, 0,
      "PATH ...", "flow files, or folders searched through all levels for *.yaml and *.yml"},
     {"queues", 'Q', KIND_COMMAS, MEMBER(queues), "SELINON_WORKER_QUEUES", 0, 0, "QUEUE,...",
-     "serve these queues (default: those of all tasks of the configuration)"},
+     "serve these queues (default: those of all tasks and flows of the configuration)"},
     {"module-path", 0, KIND_TEXT, MEMBER(module_path), "SELINON_MODULE_PATH", 0, 0, "FOLDER:...",
      "where modules are looked for"},
-    {"threads", 't', KIND_NUMBER, MEMBER(threads), "SELINON_WORKER_THREADS", 1,
-     SEL_WORKER_THREADS_MAX, "N", "loop threads (default: as many as CPUs may be used)"},
+    {"threads", 't', KIND_NUMBER, MEMBER(threads), "SELINON_WORKER_THREADS", 0,
+     SEL_WORKER_THREADS_MAX, "N",
+     "threads that run tasks (default: as many as CPUs may be used; 0 with --dispatchers: none)"},
     {"slots", 's', KIND_NUMBER, MEMBER(slots), "SELINON_WORKER_SLOTS", 1, SEL_WIRE_SLOTS_MAX, "N",
      "tasks that run at a time on each thread (default: 1024)"},
     {"window", 'w', KIND_NUMBER, MEMBER(window), "SELINON_WORKER_WINDOW", 1, SEL_WIRE_HELD_MAX, "N",
      "tasks that each thread may hold, running or not (default: 8192 or more)"},
+    {"dispatchers", 0, KIND_NUMBER, MEMBER(dispatchers), "SELINON_WORKER_DISPATCHERS", 0,
+     SEL_WORKER_THREADS_MAX, "N",
+     "threads of their own that decide what flows do next (default: 0, those that run tasks do)"},
+    {"flows", 0, KIND_NUMBER, MEMBER(flow_window), "SELINON_WORKER_FLOWS", 0, SEL_WORKER_FLOWS_MAX,
+     "N",
+     "flows that each thread that decides has at a time; 0: this worker decides none (default: "
+     "4096)"},
     {"drain-timeout", 0, KIND_SECONDS, MEMBER(drain_timeout_us), "SELINON_WORKER_DRAIN_TIMEOUT", 0,
      DRAIN_S_MAX, "SECONDS", "how long what runs may go on after SIGTERM (default: 60)"},
     {"name", 0, KIND_TEXT, MEMBER(name), "SELINON_WORKER_NAME", 0, 0, "TEXT",
@@ -64,6 +73,15 @@ static const struct option_def options[] = {
      "keep each thread on a CPU of its own"},
     {"no-supervisor", 0, KIND_FLAG, MEMBER(no_supervisor), "SELINON_WORKER_NO_SUPERVISOR", 0, 0,
      NULL, "run in this process; what starts it again must be something else"},
+    {"mock", 0, KIND_TEXT, MEMBER(mock), NULL, 0, 0, "FILE",
+     "no code: tasks and functions do what this script says, as with selinon-cli execute"},
+    {"mock-state", 0, KIND_TEXT, MEMBER(mock_state), NULL, 0, 0, "FILE",
+     "count the steps of the script in this file, together with other workers; results of storages "
+     "in memory go to the folder FILE.results"},
+    {"mock-report", 0, KIND_TEXT, MEMBER(mock_report), NULL, 0, 0, "FILE",
+     "append what runs, is stored, ends and is traced to this file, as lines of JSON"},
+    {"mock-speed", 0, KIND_NUMBER, MEMBER(mock_speed), NULL, 1, MOCK_SPEED_MAX, "N",
+     "delays pass N times as fast"},
     {"verbose", 'v', KIND_COUNT, MEMBER(verbosity), NULL, 0, 0, NULL,
      "say more: once what tasks and traces tell, twice everything"},
     {"version", 0, KIND_FLAG, MEMBER(version), NULL, 0, 0, NULL, "print the version and stop"},
@@ -243,6 +261,15 @@ static int check(struct parser *p)
         return 0;
     if (!s->nodes)
         return usage(p, "--nodes-definition is missing");
+    if (!s->mock && (s->mock_state || s->mock_report || s->mock_speed))
+        return usage(p, "--mock-state, --mock-report and --mock-speed are for --mock");
+    if (s->threads == 0 && (s->dispatchers == 0 || s->flow_window == 0))
+        return usage(p, "--threads 0 leaves nothing to do without --dispatchers and --flows");
+    if (s->dispatchers > 0 && s->flow_window == 0)
+        return usage(p, "--dispatchers have nothing to do with --flows 0");
+    if (s->threads + s->dispatchers > (int64_t)SEL_WORKER_THREADS_MAX)
+        return usage(p, "--threads and --dispatchers are more than %u together",
+                     SEL_WORKER_THREADS_MAX);
     if (s->brokers.count > SEL_WORKER_BROKERS_MAX)
         return usage(p, "--broker has too many endpoints");
     return s->brokers.count ? 0 : add_item(p, &s->brokers, SEL_STR(SEL_WORKER_BROKER_DEFAULT));
@@ -255,7 +282,9 @@ int sel_worker_settings_parse(int argc, char **argv,
 {
     struct sel_error own;
     struct parser p = {.arena = arena, .settings = ret, .err = err ? err : &own};
-    *ret = (struct sel_worker_settings){.drain_timeout_us = DRAIN_S_DEFAULT * INT64_C(1000000)};
+    *ret = (struct sel_worker_settings){.drain_timeout_us = DRAIN_S_DEFAULT * INT64_C(1000000),
+                                        .threads = -1,
+                                        .flow_window = SEL_WORKER_FLOWS_DEFAULT};
     int r = take_command_line(&p, argc, argv);
     if (r == 0 && getenv_fn)
         r = take_environment(&p, getenv_fn, ctx);
@@ -265,7 +294,8 @@ int sel_worker_settings_parse(int argc, char **argv,
 void sel_worker_settings_help(FILE *out)
 {
     fprintf(out, "Usage: selinon-worker -n FILE [OPTIONS]\n\n"
-                 "Runs the tasks that a broker has for the queues that it serves.\n\nOptions:\n");
+                 "Runs the tasks and decides the flows that a broker has for the queues that it "
+                 "serves.\n\nOptions:\n");
     for (size_t i = 0; i < COUNT; i++) {
         const struct option_def *def = &options[i];
         char head[LINE_MAX_SIZE];

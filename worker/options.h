@@ -24,9 +24,13 @@ struct sel_worker_settings {
     struct sel_worker_texts flows;
     struct sel_worker_texts queues;
     const char *module_path;
+    const char *mock, *mock_state, *mock_report;
+    int64_t mock_speed; /* 0: not given */
     const char *name;
-    int64_t threads; /* 0: as many as CPUs may be used */
+    int64_t threads; /* -1: as many as CPUs may be used */
     int64_t slots, window;
+    int64_t dispatchers; /* threads that only decide; 0: those that run tasks do it too */
+    int64_t flow_window; /* of a thread that decides */
     int64_t drain_timeout_us;
     bool pin, no_supervisor, help, version;
     int64_t verbosity;

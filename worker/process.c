@@ -45,7 +45,9 @@ struct worker_thread {
     struct sel_loop *loop;
     struct sel_holder *holder;
     struct sel_worker_link *link;
-    struct sel_bare *bare;
+    uint32_t slots, flows;             /* 0: it runs no tasks, decides no flows */
+    struct sel_bare *bare;             /* NULL: no slots */
+    struct sel_dispatcher *dispatcher; /* NULL: no flows */
     struct sel_worker_pulse *pulse;
     uint8_t *pulses;
     char name[NAME_SIZE];
@@ -72,7 +74,7 @@ struct sel_worker_process {
     uint8_t digest[DIGEST_SIZE];
     struct worker_thread *threads;
     struct sel_worker_pulse *pulses;
-    uint32_t thread_count, slots, window;
+    uint32_t thread_count, task_threads, slots, window;
     int event_fd;
     pthread_mutex_t lock;
     pthread_cond_t cond;
@@ -89,11 +91,43 @@ static int64_t mono_us(void)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+/* Another one at each start of a process, whose id may stay the same. */
+static uint64_t random_number(void)
+{
+    uint64_t number;
+    if (getrandom(&number, sizeof(number), 0) !=
+        (ssize_t)sizeof(number)) /* never, after the boot */
+        number = (uint64_t)mono_us() << 20 ^ (uint64_t)getpid();
+    return number;
+}
+
 static void put_log(const struct worker_thread *thread, enum sel_log_level level, const char *event,
                     const char *text)
 {
     sel_worker_logger_put(&thread->process->options.log, level, event, "thread=%u %s",
                           thread->index, text);
+}
+
+/* ---- what a thread does ---- */
+
+/* Coroutines that are at work. */
+static uint32_t running(const struct worker_thread *thread)
+{
+    uint32_t count = thread->bare ? sel_bare_running(thread->bare) : 0;
+    return thread->dispatcher ? count + sel_dispatcher_running(thread->dispatcher) : count;
+}
+
+static bool has_flows(const struct worker_thread *thread)
+{
+    return thread->dispatcher && !sel_dispatcher_is_empty(thread->dispatcher);
+}
+
+static void cancel_all(struct worker_thread *thread)
+{
+    if (thread->bare)
+        sel_bare_cancel_all(thread->bare);
+    if (thread->dispatcher)
+        sel_dispatcher_cancel_all(thread->dispatcher);
 }
 
 /* ---- the end of a thread ---- */
@@ -134,14 +168,13 @@ static void on_limit(struct sel_loop *loop, struct sel_timer *timer)
         (struct worker_thread *)(void *)((char *)timer - offsetof(struct worker_thread, limit));
     (void)loop;
     if (thread->stage == STAGE_DRAINING) {
-        if (sel_holder_running(thread->holder) > 0)
+        if (running(thread) > 0)
             put_log(thread, SEL_LOG_WARNING, "worker.cancel", "what still runs is cancelled");
         thread->stage = STAGE_CANCELLED;
-        sel_bare_cancel_all(thread->bare);
+        cancel_all(thread);
         set_limit(thread, CANCEL_US);
     } else if (thread->stage == STAGE_CANCELLED || thread->stage == STAGE_LEAVING) {
-        close_session(thread,
-                      sel_bare_running(thread->bare) > 0 ? SEL_WORKER_STUCK : SEL_WORKER_LEFT);
+        close_session(thread, running(thread) > 0 ? SEL_WORKER_STUCK : SEL_WORKER_LEFT);
     }
 }
 
@@ -154,6 +187,8 @@ static void on_drain(struct sel_loop *loop, struct sel_post *post)
         return;
     thread->stage = STAGE_DRAINING;
     sel_holder_drain(thread->holder);
+    if (thread->dispatcher)
+        sel_dispatcher_drain(thread->dispatcher);
     set_limit(thread, thread->drain_us);
 }
 
@@ -162,7 +197,7 @@ static void step_out(struct worker_thread *thread)
 {
     struct sel_peer *peer = sel_holder_peer(thread->holder);
     if ((thread->stage == STAGE_DRAINING || thread->stage == STAGE_CANCELLED) &&
-        sel_holder_is_empty(thread->holder) && sel_bare_running(thread->bare) == 0) {
+        sel_holder_is_empty(thread->holder) && !has_flows(thread) && running(thread) == 0) {
         thread->stage = STAGE_LEAVING;
         sel_peer_goodbye(peer, "the worker ends");
         set_limit(thread, CANCEL_US);
@@ -175,7 +210,7 @@ static void be_refused(struct worker_thread *thread)
 {
     put_log(thread, SEL_LOG_ERROR, "worker.refused", sel_holder_peer(thread->holder)->refusal.text);
     sel_holder_drain(thread->holder);
-    sel_bare_cancel_all(thread->bare);
+    cancel_all(thread);
     close_session(thread, SEL_WORKER_REFUSED);
 }
 
@@ -209,7 +244,10 @@ static bool on_turn(void *arg)
     if (thread->stage == STAGE_CLOSED)
         return false;
     bool has_more = sel_worker_link_receive(thread->link);
-    (void)sel_bare_turn(thread->bare); /* the loop sees that there is something to start */
+    if (thread->dispatcher)
+        has_more |= sel_dispatcher_turn(thread->dispatcher);
+    if (thread->bare)
+        (void)sel_bare_turn(thread->bare); /* the loop sees that there is something to start */
     if (thread->stage != STAGE_RUNNING)
         step_out(thread);
     has_more |= sel_worker_link_flush(thread->link);
@@ -225,7 +263,20 @@ static bool on_turn(void *arg)
 static void on_cancel(void *ctx, struct sel_held_task *task)
 {
     struct worker_thread *thread = ctx;
-    sel_bare_cancel(thread->bare, task);
+    if (thread->bare)
+        sel_bare_cancel(thread->bare, task);
+}
+
+static void on_flow(void *ctx, const struct sel_wire_item *item)
+{
+    struct worker_thread *thread = ctx;
+    sel_dispatcher_take(thread->dispatcher, item);
+}
+
+static void on_flows_lost(void *ctx)
+{
+    struct worker_thread *thread = ctx;
+    sel_dispatcher_lost(thread->dispatcher);
 }
 
 static void on_holder_log(void *ctx, const char *text)
@@ -238,7 +289,9 @@ static void on_link_log(void *ctx, const char *text)
     put_log(ctx, SEL_LOG_INFO, "worker.connect", text);
 }
 
-static const struct sel_holder_ops holder_ops = {.cancel = on_cancel, .log = on_holder_log};
+static const struct sel_holder_ops task_ops = {.cancel = on_cancel, .log = on_holder_log};
+static const struct sel_holder_ops all_ops = {
+    .cancel = on_cancel, .log = on_holder_log, .flow = on_flow, .flows_lost = on_flows_lost};
 
 static int make_holder(struct worker_thread *thread)
 {
@@ -251,14 +304,15 @@ static int make_holder(struct worker_thread *thread)
                  .name = sel_str_c(thread->name),
                  .queues = p->queues,
                  .queue_count = p->queue_count,
-                 .slots = p->slots,
-                 .window = p->window,
+                 .slots = thread->slots,
+                 .window = thread->slots ? p->window : 0,
+                 .flows = thread->flows,
                  .config_digest = {(const char *)p->digest, sizeof(p->digest)},
                  .crashed =
                      p->options.crashed ? p->options.crashed[thread->index] : (struct sel_str){0},
                  .seed = pulse->peer.hi ^ pulse->peer.lo,
                  .beats_elsewhere = true},
-        .ops = &holder_ops,
+        .ops = thread->flows ? &all_ops : &task_ops,
         .ctx = thread,
     };
     return sel_holder_new(&options, sel_loop_now_us(thread->loop), &thread->holder);
@@ -283,11 +337,25 @@ static int make_bare(struct worker_thread *thread)
     struct sel_bare_options options = {.engine = p->engine,
                                        .loop = thread->loop,
                                        .holder = thread->holder,
-                                       .slots = p->slots,
+                                       .slots = thread->slots,
                                        .pulses = thread->pulses,
                                        .page = p->options.page,
                                        .thread = thread->index};
-    return sel_bare_new(&options, &thread->bare);
+    return thread->slots ? sel_bare_new(&options, &thread->bare) : 0;
+}
+
+static int make_dispatcher(struct worker_thread *thread)
+{
+    const struct sel_worker_process *p = thread->process;
+    struct sel_dispatcher_options options = {.engine = p->engine,
+                                             .loop = thread->loop,
+                                             .holder = thread->holder,
+                                             .seed = random_number(),
+                                             .page = p->options.page,
+                                             .thread = thread->index,
+                                             .first_slot = p->slots};
+    int r = thread->flows ? sel_engine_open_caches(p->engine, &thread->err) : 0;
+    return r == 0 && thread->flows ? sel_dispatcher_new(&options, &thread->dispatcher) : r;
 }
 
 /* What is not free on a machine with other users is no error. */
@@ -335,6 +403,10 @@ static int open_thread(struct worker_thread *thread)
         r = make_link(thread);
     if (r == 0)
         r = make_bare(thread);
+    if (r == 0)
+        r = make_dispatcher(thread);
+    if (r < 0 && thread->err.code < 0)
+        return r; /* told already */
     if (r < 0)
         return sel_error_set(&thread->err, r, NOWHERE, "a thread of the worker: %s",
                              sel_error_text(r));
@@ -344,6 +416,9 @@ static int open_thread(struct worker_thread *thread)
 
 static void close_thread(struct worker_thread *thread)
 {
+    thread->dispatcher = sel_dispatcher_free(thread->dispatcher);
+    if (thread->flows)
+        sel_engine_close_caches(thread->process->engine);
     thread->bare = sel_bare_free(thread->bare);
     thread->link = sel_worker_link_free(thread->link);
     thread->holder = sel_holder_free(thread->holder);
@@ -433,17 +508,22 @@ static int collect_queues(struct sel_worker_process *p, struct sel_error *err)
 {
     const struct sel_worker_process_options *o = &p->options;
     const struct sel_system *system = o->system;
-    uint32_t max = o->queues ? o->queue_count : system->task_count + 1;
+    uint32_t max = o->queues ? o->queue_count : system->task_count + system->flow_count + 2;
+    bool tasks = !o->queues && p->task_threads > 0, flows = !o->queues && o->flows > 0;
     int r = 0;
     p->queues = sel_mem_zalloc(sizeof(*p->queues) * ((size_t)max + 1));
     if (!p->queues)
         return sel_error_set(err, SEL_ENOMEM, NOWHERE, "out of memory");
     for (uint32_t i = 0; o->queues && i < o->queue_count && r == 0; i++)
         r = add_queue(p, sel_str_c(o->queues[i]), err);
-    if (!o->queues && system->default_task_queue.n)
+    if (tasks && system->default_task_queue.n)
         r = add_queue(p, system->default_task_queue, err);
-    for (uint32_t i = 0; !o->queues && i < system->task_count && r == 0; i++)
+    for (uint32_t i = 0; tasks && i < system->task_count && r == 0; i++)
         r = add_queue(p, system->tasks[i].queue, err);
+    if (flows && r == 0 && system->default_dispatcher_queue.n)
+        r = add_queue(p, system->default_dispatcher_queue, err);
+    for (uint32_t i = 0; flows && i < system->flow_count && r == 0; i++)
+        r = add_queue(p, system->flows[i].queue, err);
     return r;
 }
 
@@ -452,9 +532,10 @@ static void make_digest(struct sel_worker_process *p)
 {
     const struct sel_system *system = p->options.system;
     uint64_t sums[2] = {1, 2};
-    for (uint32_t i = 0; i < system->task_count; i++) {
+    for (uint32_t i = 0; i < system->task_count + system->flow_count; i++) {
+        struct sel_str name = sel_system_node_name(system, i);
         for (uint32_t k = 0; k < 2; k++)
-            sums[k] = sel_hash_bytes(system->tasks[i].name.p, system->tasks[i].name.n, sums[k]);
+            sums[k] = sel_hash_bytes(name.p, name.n, sums[k]);
     }
     memcpy(p->digest, sums, sizeof(p->digest));
 }
@@ -471,6 +552,11 @@ static int make_engine(struct sel_worker_process *p, struct sel_error *err)
     p->engine_options = (struct sel_executor_options){
         .system = o->system,
         .modules = o->modules,
+        .mock = o->mock,
+        .mock_results = o->mock_results,
+        .speed = o->speed,
+        .ignore_sampling = o->mock && o->speed > 0,
+        .observer = o->observer,
         .queues = o->queues,
         .queue_count = o->queue_count,
         .getenv = o->getenv,
@@ -480,9 +566,12 @@ static int make_engine(struct sel_worker_process *p, struct sel_error *err)
         .verbosity = o->verbosity,
     };
     int r = sel_engine_new(&p->engine_options, NULL, &p->engine, err);
-    if (r == 0)
-        p->engine->host.on_pool = sel_bare_on_pool;
-    return r;
+    if (r < 0)
+        return r;
+    p->engine->host.on_pool = sel_bare_on_pool;
+    if (o->flows > 0)
+        sel_engine_prepare_flows(p->engine);
+    return 0;
 }
 
 /* The context before anything is pinned: its threads take over what the caller may use. */
@@ -534,17 +623,20 @@ static int make_threads(struct sel_worker_process *p, struct sel_error *err)
         *thread = (struct worker_thread){.process = p,
                                          .index = i,
                                          .pulse = &p->pulses[i],
+                                         .slots = i < p->task_threads ? p->slots : 0,
                                          .limit = SEL_TIMER_INIT,
                                          .drain.fn = on_drain};
         thread->limit.fn = on_limit;
-        thread->pulses = sel_mem_zalloc(p->slots);
+        if (p->options.dispatchers == 0 || thread->slots == 0)
+            thread->flows = p->options.flows;
+        thread->pulses = sel_mem_zalloc(thread->slots + 1);
         if (!thread->pulses)
             return sel_error_set(err, SEL_ENOMEM, NOWHERE, "out of memory");
         name_thread(thread);
         thread->pulse->peer = p->options.id;
         thread->pulse->peer.lo ^= i;
         thread->pulse->incarnation = p->options.incarnation;
-        thread->pulse->slots = p->slots;
+        thread->pulse->slots = thread->slots;
         thread->pulse->pulses = thread->pulses;
     }
     return 0;
@@ -596,12 +688,14 @@ int sel_worker_process_start(const struct sel_worker_process_options *options,
                              struct sel_worker_process **ret, struct sel_error *err)
 {
     SEL_ASSERT(options->broker_count >= 1 && options->broker_count <= SEL_WORKER_BROKERS_MAX);
-    SEL_ASSERT(options->threads <= SEL_WORKER_THREADS_MAX);
+    SEL_ASSERT(options->threads + options->dispatchers <= SEL_WORKER_THREADS_MAX);
+    SEL_ASSERT(options->dispatchers == 0 || options->flows > 0);
     struct sel_worker_process *p = SEL_NEW(struct sel_worker_process);
     if (!p)
         return sel_error_set(err, SEL_ENOMEM, NOWHERE, "out of memory");
     p->options = *options;
-    p->thread_count = options->threads ? options->threads : 1;
+    p->task_threads = options->threads || options->dispatchers ? options->threads : 1;
+    p->thread_count = p->task_threads + options->dispatchers;
     p->slots = options->slots ? options->slots : SEL_WORKER_SLOTS_DEFAULT;
     p->window = options->window;
     if (p->window == 0)
@@ -684,21 +778,50 @@ enum sel_worker_end sel_worker_process_wait(struct sel_worker_process *p, int64_
     return end;
 }
 
-static void add_stats(struct sel_worker_process_stats *sum, const struct worker_thread *thread)
+static void add_bare(struct sel_bare_stats *sum, const struct worker_thread *thread)
 {
     struct sel_bare_stats bare;
+    sel_bare_get_stats(thread->bare, &bare);
+    sum->succeeded += bare.succeeded;
+    sum->failed += bare.failed;
+    sum->retried += bare.retried;
+    sum->returned += bare.returned;
+    sum->cancelled += bare.cancelled;
+    sum->unknown += bare.unknown;
+    sel_histogram_merge(&sum->run_us, &bare.run_us);
+}
+
+static void add_flows(struct sel_dispatcher_stats *sum, const struct worker_thread *thread)
+{
+    struct sel_dispatcher_stats flows;
+    sel_dispatcher_get_stats(thread->dispatcher, &flows);
+    sum->active += flows.active;
+    sum->taken += flows.taken;
+    sum->taken_over += flows.taken_over;
+    sum->succeeded += flows.succeeded;
+    sum->failed += flows.failed;
+    sum->retried += flows.retried;
+    sum->cancelled += flows.cancelled;
+    sum->returned += flows.returned;
+    sum->lost += flows.lost;
+    sum->decisions += flows.decisions;
+    sum->states += flows.states;
+    sum->nodes_started += flows.nodes_started;
+    sum->nodes_finished += flows.nodes_finished;
+    sum->nodes_failed += flows.nodes_failed;
+    sum->held_back += flows.held_back;
+}
+
+static void add_stats(struct sel_worker_process_stats *sum, const struct worker_thread *thread)
+{
     struct sel_holder_stats held;
     struct sel_worker_link_stats link;
-    sel_bare_get_stats(thread->bare, &bare);
+    if (thread->bare)
+        add_bare(&sum->bare, thread);
+    if (thread->dispatcher)
+        add_flows(&sum->flows, thread);
     sel_holder_get_stats(thread->holder, &held);
     sel_worker_link_get_stats(thread->link, &link);
-    sum->bare.succeeded += bare.succeeded;
-    sum->bare.failed += bare.failed;
-    sum->bare.retried += bare.retried;
-    sum->bare.returned += bare.returned;
-    sum->bare.cancelled += bare.cancelled;
-    sum->bare.unknown += bare.unknown;
-    sel_histogram_merge(&sum->bare.run_us, &bare.run_us);
     sum->held.taken += held.taken;
     sum->held.begun += held.begun;
     sum->held.done += held.done;
@@ -706,6 +829,8 @@ static void add_stats(struct sel_worker_process_stats *sum, const struct worker_
     sum->held.cancelled += held.cancelled;
     sum->held.redelivered += held.redelivered;
     sum->held.undecodable += held.undecodable;
+    sum->held.flow_records += held.flow_records;
+    sum->held.flow_dropped += held.flow_dropped;
     sum->link.frames_in += link.frames_in;
     sum->link.frames_out += link.frames_out;
     sum->link.bytes_in += link.bytes_in;

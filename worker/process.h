@@ -1,8 +1,9 @@
 /* worker/process.h - the threads of a worker, from the first HELLO to the last GOODBYE.
  *
- * What selinon-worker runs, and `selinon-cli dev` beside a broker. Each thread has a loop, a
- * session of its own with the broker, and slots; one more thread says that the process lives. Logs;
- * knows no signals. Functions belong to the thread that started it, unless said otherwise. */
+ * What selinon-worker runs, and `selinon-cli dev` beside a broker. Each thread has a loop and a
+ * session of its own with the broker; it runs tasks in its slots, decides flows, or does both. One
+ * more thread says that the process lives. Logs; knows no signals. Functions belong to the thread
+ * that started it, unless said otherwise. */
 #ifndef SEL_WORKER_PROCESS_H
 #define SEL_WORKER_PROCESS_H
 
@@ -15,10 +16,13 @@
 #include "core/system.h"
 #include "worker/bare.h"
 #include "worker/crash.h"
+#include "worker/dispatcher.h"
 #include "worker/holder.h"
 #include "worker/link.h"
 #include "worker/logger.h"
 
+struct sel_executor_observer;
+struct sel_mock;
 struct sel_modules;
 struct sel_worker_process;
 
@@ -27,27 +31,37 @@ struct sel_worker_process;
 #define SEL_WORKER_THREADS_MAX 1024u
 #define SEL_WORKER_SLOTS_DEFAULT 1024u
 #define SEL_WORKER_WINDOW_DEFAULT 8192u /* at least; see --window in docs/operations.md */
+#define SEL_WORKER_FLOWS_DEFAULT 4096u
+#define SEL_WORKER_FLOWS_MAX 1000000u
+/* Slots of a thread in its crash page: of tasks, then of what flows have called. */
+#define SEL_WORKER_PAGE_SLOTS(slots) ((slots) + SEL_DISPATCHER_SLOTS)
 
 struct sel_worker_process_options {
     const struct sel_system *system; /* borrowed, as all below */
     struct sel_modules *modules;     /* NULL: only executables can be run */
     const char *const *brokers;      /* endpoints of one broker, tried in turn; at least one */
     uint32_t broker_count;
-    const char *const *queues; /* NULL: those of all tasks of the system */
+    const char *const *queues; /* NULL: those of all tasks and flows of the system */
     uint32_t queue_count;
-    uint32_t threads; /* 0: 1 */
-    uint32_t slots;   /* of a thread; 0: the default */
-    uint32_t window;  /* tasks that a thread may have; 0: enough for the pipe to stay full */
-    const char *name; /* for people; NULL: host:process */
-    struct sel_id id; /* of the process; zero: random. Thread n has it with n xor-ed to `lo` */
+    uint32_t threads;     /* that run tasks; 0: 1, or none if there are dispatchers */
+    uint32_t slots;       /* of a thread; 0: the default */
+    uint32_t window;      /* tasks that a thread may have; 0: enough for the pipe to stay full */
+    uint32_t dispatchers; /* threads that only decide flows; 0: those that run tasks do it too */
+    uint32_t flows;       /* of a thread that decides; 0: the worker decides none */
+    const char *name;     /* for people; NULL: host:process */
+    struct sel_id id;     /* of the process; zero: random. Thread n has it with n xor-ed to `lo` */
     uint32_t incarnation;
     bool pin;                      /* thread n to the n-th of the CPUs that are allowed */
-    struct sel_crash_page *page;   /* with so many threads and slots; NULL: none */
+    struct sel_crash_page *page;   /* with all threads, SEL_WORKER_PAGE_SLOTS each; NULL: none */
     const struct sel_str *crashed; /* by thread, see proto/wire.h; NULL: none */
     struct sel_worker_logger log;
     int verbosity; /* of tasks and traces: 0 warnings, 1 also what is done, 2 also why */
     const char *(*getenv)(void *ctx, const char *name); /* NULL: the process's own */
     void *getenv_ctx;
+    struct sel_mock *mock;    /* NULL: real code; the rest is for a mock */
+    const char *mock_results; /* these as of struct sel_executor_options */
+    double speed;
+    const struct sel_executor_observer *observer;
 };
 
 /* Finds the code, opens storages and starts all threads; does not wait for the broker. 0;
@@ -79,6 +93,7 @@ struct sel_worker_process *sel_worker_process_free(struct sel_worker_process *pr
 struct sel_worker_process_stats {
     struct sel_bare_stats bare;
     struct sel_holder_stats held;
+    struct sel_dispatcher_stats flows;
     struct sel_worker_link_stats link;
 };
 void sel_worker_process_get_stats(const struct sel_worker_process *process,

@@ -48,7 +48,10 @@ static void test_defaults(void **state)
     assert_int_equal(s.flows.count, 0);
     assert_int_equal(s.queues.count, 0);
     assert_null(s.queues.items);
-    assert_int_equal(s.threads, 0);
+    assert_int_equal(s.threads, -1);
+    assert_int_equal(s.dispatchers, 0);
+    assert_int_equal(s.flow_window, SEL_WORKER_FLOWS_DEFAULT);
+    assert_null(s.mock);
     assert_int_equal(s.slots, 0);
     assert_int_equal(s.window, 0);
     assert_int_equal(s.drain_timeout_us, 60000000);
@@ -129,11 +132,43 @@ static void test_variables_stand_in_and_the_command_line_wins(void **state)
     sel_arena_done(&arena);
 }
 
+static void test_a_worker_may_only_decide_or_only_run(void **state)
+{
+    (void)state;
+    struct sel_arena arena = {0};
+    struct sel_worker_settings s;
+    static const char *const decides[] = {"-nn", "-t0", "--dispatchers", "2", NULL};
+    static const char *const runs[] = {"-nn", "-t3", NULL};
+    static const char *const vars[] = {"SELINON_WORKER_FLOWS", "0", NULL};
+    assert_ok(parse(&arena, decides, NULL, &s, NULL));
+    assert_int_equal(s.threads, 0);
+    assert_int_equal(s.dispatchers, 2);
+    assert_ok(parse(&arena, runs, vars, &s, NULL));
+    assert_int_equal(s.threads, 3);
+    assert_int_equal(s.flow_window, 0);
+    sel_arena_done(&arena);
+}
+
+static void test_a_mock_has_files(void **state)
+{
+    (void)state;
+    struct sel_arena arena = {0};
+    struct sel_worker_settings s;
+    static const char *const args[] = {"-nn", "--mock=m",     "--mock-state", "s", "--mock-report",
+                                       "r",   "--mock-speed", "50",           NULL};
+    assert_ok(parse(&arena, args, NULL, &s, NULL));
+    assert_string_equal(s.mock, "m");
+    assert_string_equal(s.mock_state, "s");
+    assert_string_equal(s.mock_report, "r");
+    assert_int_equal(s.mock_speed, 50);
+    sel_arena_done(&arena);
+}
+
 static void test_refusals_say_what_is_wrong(void **state)
 {
     (void)state;
     static const struct {
-        const char *args[4];
+        const char *args[5];
         const char *vars[3];
         const char *text;
     } cases[] = {
@@ -141,7 +176,14 @@ static void test_refusals_say_what_is_wrong(void **state)
         {{"-n", NULL}, {NULL}, "option '-n' needs a value"},
         {{"-n", "n", "--quark", NULL}, {NULL}, "there is no option '--quark'"},
         {{"-n", "n", "word", NULL}, {NULL}, "'word' is no option"},
-        {{"-n", "n", "-t0", NULL}, {NULL}, "--threads cannot be '0': it is a number from 1"},
+        {{"-n", "n", "-t-1", NULL}, {NULL}, "--threads cannot be '-1': it is a number from 0"},
+        {{"-n", "n", "-t0", NULL}, {NULL}, "--threads 0 leaves nothing to do"},
+        {{"-nn", "-t0", "--flows=0", "--dispatchers=1"}, {NULL}, "--threads 0 leaves nothing"},
+        {{"-nn", "--flows=0", "--dispatchers=1"}, {NULL}, "--dispatchers have nothing to do"},
+        {{"-nn", "-t1000", "--dispatchers=25"}, {NULL}, "more than 1024 together"},
+        {{"-nn", "--flows=1000001"}, {NULL}, "--flows cannot be '1000001'"},
+        {{"-nn", "--mock-state=s"}, {NULL}, "are for --mock"},
+        {{"-nn", "--mock=m", "--mock-speed=0"}, {NULL}, "--mock-speed cannot be '0'"},
         {{"-n", "n", "-s1.5", NULL}, {NULL}, "--slots cannot be '1.5'"},
         {{"-n", "n", "-s65537", NULL}, {NULL}, "--slots cannot be '65537'"},
         {{"-n", "n", "-wx", NULL}, {NULL}, "--window cannot be 'x'"},
@@ -190,6 +232,8 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_all_options),
         cmocka_unit_test(test_variables_stand_in_and_the_command_line_wins),
+        cmocka_unit_test(test_a_worker_may_only_decide_or_only_run),
+        cmocka_unit_test(test_a_mock_has_files),
         cmocka_unit_test(test_refusals_say_what_is_wrong),
         cmocka_unit_test(test_help_needs_nothing_else_and_tells_all),
     };
