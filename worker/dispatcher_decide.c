@@ -95,8 +95,12 @@ static int start_task(struct sel_dispatched *flow, const struct sel_start *start
     struct sel_dispatcher *d = flow->d;
     const struct sel_task_def *task = sel_system_task(d->hub.system, start->node);
     struct sel_buf *fields = &d->nodes[start->node].fields;
-    if (fields->n == 0)
+    if (fields->n == 0 || d->nodes[start->node].fields_flow != flow->run.flow) {
+        sel_buf_clear(fields);
         sel_wire_put_field(fields, SEL_FIELD_TASK, task->name);
+        sel_wire_put_field(fields, SEL_FIELD_FLOW, flow->run.flow->name);
+        d->nodes[start->node].fields_flow = flow->run.flow;
+    }
     out->fields = sel_buf_str(fields);
     out->throttle_us = task->throttle_us > 0 ? (uint64_t)task->throttle_us : 0;
     int r = sel_buf_error(fields);

@@ -65,8 +65,9 @@ struct sel_dispatch_return {
 
 /* What is said of a node whenever it starts. */
 struct sel_dispatch_node {
-    uint16_t queue;        /* its number in this session; 0: not told yet */
-    struct sel_buf fields; /* of tasks; empty: not made yet */
+    uint16_t queue;                         /* its number in this session; 0: not told yet */
+    struct sel_buf fields;                  /* of tasks; empty: not made yet */
+    const struct sel_flow_def *fields_flow; /* in which they were started then */
 };
 
 /* Blobs of the DECIDE under construction that may be named again. */
