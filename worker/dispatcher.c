@@ -319,7 +319,7 @@ void sel_dispatcher_lost(struct sel_dispatcher *d)
     }
     drop_returns(d);
     for (uint32_t i = 0; i < d->hub.system->task_count + d->hub.system->flow_count; i++)
-        d->nodes[i].queue = 0;
+        d->queues[i] = 0;
     d->hub.ids.shard = (uint16_t)(sel_holder_peer(d->options.holder)->welcome.shard & 0xfff);
 }
 
@@ -368,9 +368,9 @@ static int fill(struct sel_dispatcher *d)
     d->loop_timer.fn = on_loop_timer;
     d->blobs.combination = UINT64_MAX;
     seed_ids(d);
-    d->nodes = sel_mem_zalloc(sizeof(*d->nodes) * ((size_t)s->task_count + s->flow_count + 1));
+    d->queues = sel_mem_zalloc(sizeof(*d->queues) * ((size_t)s->task_count + s->flow_count + 1));
     int r = sel_hub_open(&d->hub, d->options.engine, d->options.loop);
-    if (r < 0 || !d->nodes)
+    if (r < 0 || !d->queues)
         return SEL_ENOMEM;
     return find_missing(d);
 }
@@ -398,15 +398,12 @@ struct sel_dispatcher *sel_dispatcher_free(struct sel_dispatcher *d)
     if (!d)
         return NULL;
     SEL_ASSERT(d->hub.fetching == 0);
-    const struct sel_system *s = d->options.engine->system;
     if (d->options.loop)
         sel_loop_timer_stop(d->options.loop, &d->loop_timer);
     while (d->all)
         sel_dispatcher_forget(d->all);
     sel_hub_close(&d->hub);
     drop_returns(d);
-    for (uint32_t i = 0; d->nodes && i < s->task_count + s->flow_count; i++)
-        sel_buf_done(&d->nodes[i].fields);
     sel_dispatch_plans_done(d);
     sel_decision_writer_done(&d->writer);
     struct sel_buf *bufs[] = {&d->payload, &d->events, &d->result, &d->fields};
@@ -416,7 +413,7 @@ struct sel_dispatcher *sel_dispatcher_free(struct sel_dispatcher *d)
     sel_arena_done(&d->arena);
     sel_arena_done(&d->scratch);
     sel_mem_free(d->returns);
-    sel_mem_free(d->nodes);
+    sel_mem_free(d->queues);
     sel_mem_free(d->places);
     return sel_mem_free(d);
 }

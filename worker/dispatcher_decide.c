@@ -36,9 +36,9 @@ static int queue_number(struct sel_dispatcher *d, uint32_t node, uint16_t *ret)
     const struct sel_system *s = d->hub.system;
     struct sel_str queue = sel_system_is_flow(s, node) ? sel_system_flow(s, node)->queue
                                                        : sel_system_task(s, node)->queue;
-    struct sel_dispatch_node *known = &d->nodes[node];
-    int r = known->queue ? 0 : sel_holder_queue_number(d->options.holder, queue, &known->queue);
-    *ret = known->queue;
+    uint16_t *known = &d->queues[node];
+    int r = *known ? 0 : sel_holder_queue_number(d->options.holder, queue, known);
+    *ret = *known;
     return r;
 }
 
@@ -94,19 +94,16 @@ static int start_task(struct sel_dispatched *flow, const struct sel_start *start
 {
     struct sel_dispatcher *d = flow->d;
     const struct sel_task_def *task = sel_system_task(d->hub.system, start->node);
-    struct sel_buf *fields = &d->nodes[start->node].fields;
-    if (fields->n == 0 || d->nodes[start->node].fields_flow != flow->run.flow) {
-        sel_buf_clear(fields);
-        sel_wire_put_field(fields, SEL_FIELD_TASK, task->name);
-        sel_wire_put_field(fields, SEL_FIELD_FLOW, flow->run.flow->name);
-        d->nodes[start->node].fields_flow = flow->run.flow;
-    }
-    out->fields = sel_buf_str(fields);
+    int r =
+        parents_blob(d, start->combination, parents, PART_FINISHED | PART_FAILED, &out->parents);
+    if (r < 0)
+        return r;
+    sel_buf_clear(&d->fields);
+    sel_wire_put_field(&d->fields, SEL_FIELD_TASK, task->name);
+    sel_wire_put_field(&d->fields, SEL_FIELD_FLOW, flow->run.flow->name);
+    out->fields = sel_buf_str(&d->fields);
     out->throttle_us = task->throttle_us > 0 ? (uint64_t)task->throttle_us : 0;
-    int r = sel_buf_error(fields);
-    return r < 0 ? r
-                 : parents_blob(d, start->combination, parents, PART_FINISHED | PART_FAILED,
-                                &out->parents);
+    return sel_buf_error(&d->fields);
 }
 
 static void put_flow_fields(struct sel_dispatched *flow, const struct sel_start *start,

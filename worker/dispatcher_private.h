@@ -63,13 +63,6 @@ struct sel_dispatch_return {
     size_t limit_key_size;
 };
 
-/* What is said of a node whenever it starts. */
-struct sel_dispatch_node {
-    uint16_t queue;                         /* its number in this session; 0: not told yet */
-    struct sel_buf fields;                  /* of tasks; empty: not made yet */
-    const struct sel_flow_def *fields_flow; /* in which they were started then */
-};
-
 /* Blobs of the DECIDE under construction that may be named again. */
 struct sel_dispatch_blobs {
     uint64_t combination;
@@ -91,8 +84,8 @@ struct sel_dispatcher {
     struct sel_dispatched *first_unsent, *last_unsent;
     struct sel_dispatch_return *returns;
     uint32_t return_count, return_cap;
-    struct sel_dispatch_node *nodes;
-    char **missing; /* by flow: the function that is not here, or NULL */
+    uint16_t *queues; /* by node: the number of its queue in this session; 0: not told yet */
+    char **missing;   /* by flow: the function that is not here, or NULL */
     struct sel_arena arena;
     struct sel_arena scratch; /* of one call */
     struct sel_dispatch_plan *plans;
