@@ -309,6 +309,7 @@ static void on_attempt_ends(struct sel_flow_run *run, enum sel_decide_result res
     struct sel_dispatcher *d = flow->d;
     sel_buf_clear(&d->result);
     d->result_failed = false;
+    sel_hub_observe_end(run, result, flow->is_root);
     if (result == SEL_DECIDE_RETRY)
         return;
     int r = flow->is_root ? root_result(flow, result, &d->scratch, &d->result)

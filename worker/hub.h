@@ -320,6 +320,10 @@ void sel_hub_trace_schedule(struct sel_flow_run *run); /* FLOW_SCHEDULE */
 /* DISPATCHER_WAKEUP, DISPATCHER_RETRY, DISPATCHER_FAILURE (with `what`). */
 void sel_hub_trace_dispatcher(struct sel_flow_run *run, enum sel_trace_event event,
                               const char *what);
+/* Tells the observer, if there is one, that an attempt has ended. */
+void sel_hub_observe_end(struct sel_flow_run *run, enum sel_decide_result result, bool is_top);
+/* Of a decision that ends an attempt. */
+enum sel_flow_outcome sel_hub_outcome(enum sel_decide_result result);
 /* STORAGE_RETRIEVE and its kin, TASK_RESULT_CACHE_*, STORAGE_ISSUE about run `ordinal`. */
 void sel_hub_trace_result(struct sel_flow_run *run, enum sel_trace_event event, uint32_t ordinal,
                           const char *what);

@@ -142,33 +142,6 @@ static int on_start(struct sel_flow_run *run, const struct sel_start *start,
 
 /* ---- ends ---- */
 
-static const enum sel_flow_outcome outcomes[] = {
-    [SEL_DECIDE_END] = SEL_FLOW_SUCCESS,
-    [SEL_DECIDE_FAIL] = SEL_FLOW_FAILURE,
-    [SEL_DECIDE_RETRY] = SEL_FLOW_RETRY,
-    [SEL_DECIDE_CANCELED] = SEL_FLOW_CANCELED,
-};
-
-static void observe_end(struct sel_flow_run *run, enum sel_decide_result result)
-{
-    struct sel_hub *hub = run->hub;
-    const struct sel_executor_observer *observer = hub->engine->options->observer;
-    struct sel_value state;
-    if (!observer || !observer->flow_end)
-        return;
-    if (sel_state_to_value(&hub->trace_arena, hub->system, run->flow, &run->state, &state) == 0) {
-        struct sel_flow_end end = {.flow = run->flow,
-                                   .id = run->state.id,
-                                   .start_args = sel_buf_str(&run->state.start_args),
-                                   .outcome = outcomes[result],
-                                   .finished_nodes = sel_value_get_c(&state, "finished_nodes"),
-                                   .failed_nodes = sel_value_get_c(&state, "failed_nodes"),
-                                   .is_top = run == hub->top};
-        observer->flow_end(observer->ctx, &end);
-    }
-    sel_arena_reset(&hub->trace_arena);
-}
-
 static void report_end(struct sel_flow_run *run, enum sel_decide_result result)
 {
     struct sel_hub *hub = run->hub;
@@ -184,7 +157,7 @@ static void report_end(struct sel_flow_run *run, enum sel_decide_result result)
 
 static void on_attempt_ends(struct sel_flow_run *run, enum sel_decide_result result)
 {
-    observe_end(run, result);
+    sel_hub_observe_end(run, result, run == run->hub->top);
     report_end(run, result);
     sel_hub_note_end(run->hub, sel_hub_now_us(run->hub));
 }
@@ -216,7 +189,7 @@ static void end_flow(struct sel_flow_run *run, enum sel_decide_result result)
     hub->counters.flows_active--;
     sel_local_remove(&hub->queues, &run->alarm);
     if (run == hub->top) {
-        hub->report->outcome = outcomes[result];
+        hub->report->outcome = sel_hub_outcome(result);
         hub->report->flow_id = run->state.id;
     }
     bool counts =

@@ -407,3 +407,36 @@ void sel_hub_trace_node_state(struct sel_flow_run *run, enum sel_trace_event eve
         sel_details_text(&n.details, "what", what);
     end(&n, event);
 }
+
+/* ---- the observer ---- */
+
+enum sel_flow_outcome sel_hub_outcome(enum sel_decide_result result)
+{
+    static const enum sel_flow_outcome outcomes[] = {
+        [SEL_DECIDE_END] = SEL_FLOW_SUCCESS,
+        [SEL_DECIDE_FAIL] = SEL_FLOW_FAILURE,
+        [SEL_DECIDE_RETRY] = SEL_FLOW_RETRY,
+        [SEL_DECIDE_CANCELED] = SEL_FLOW_CANCELED,
+    };
+    return outcomes[result];
+}
+
+void sel_hub_observe_end(struct sel_flow_run *run, enum sel_decide_result result, bool is_top)
+{
+    struct sel_hub *hub = run->hub;
+    const struct sel_executor_observer *observer = hub->engine->options->observer;
+    struct sel_value state;
+    if (!observer || !observer->flow_end)
+        return;
+    if (sel_state_to_value(&hub->trace_arena, hub->system, run->flow, &run->state, &state) == 0) {
+        struct sel_flow_end end = {.flow = run->flow,
+                                   .id = run->state.id,
+                                   .start_args = sel_buf_str(&run->state.start_args),
+                                   .outcome = sel_hub_outcome(result),
+                                   .finished_nodes = sel_value_get_c(&state, "finished_nodes"),
+                                   .failed_nodes = sel_value_get_c(&state, "failed_nodes"),
+                                   .is_top = is_top};
+        observer->flow_end(observer->ctx, &end);
+    }
+    sel_arena_reset(&hub->trace_arena);
+}
