@@ -113,7 +113,7 @@ bool sel_cli_ends_put_flow(const struct sel_value *value, struct sel_buf *out)
         put_names(failed, out);
     }
     if (count_nodes(active))
-        sel_buf_printf(out, ", %s not waited for", sel_cli_format_count(count_nodes(active), text));
+        sel_buf_printf(out, ", %s active", sel_cli_format_count(count_nodes(active), text));
     put_text_of(value, "class", out);
     put_text_of(value, "message", out);
     return true;

@@ -99,7 +99,7 @@ struct sel_value sel_cli_ends_value(struct sel_arena *arena,
 /* Ends a map and prints it as one line of JSON. */
 int sel_cli_ends_print_json(struct sel_cli_ends *ends, struct sel_value_builder *map);
 
-/* The result of a flow as one line: "12 nodes finished, 2 failed (Fetch, Store), 1 still runs:
+/* The result of a flow as one line: "12 nodes finished, 2 failed (Fetch, Store), 1 active:
  * FlowError: ...". false: the value is no flow's, nothing was put. */
 bool sel_cli_ends_put_flow(const struct sel_value *value, struct sel_buf *out);
 

@@ -204,7 +204,7 @@ struct sel_client_flow {
 };
 
 /* Submits a flow, as sel_client_submit does a task. Its result is a map:
- *   active_nodes    list of {name, id}; what the flow did not wait for
+ *   active_nodes    list of {name, id}: what still ran when it failed or was cancelled
  *   finished_nodes  name -> list of ids      failed_nodes  the same
  * with numbers in place of the lists if there are more than 1,000 nodes; for a flow that failed
  * also `class` and `message`. */

@@ -15,7 +15,7 @@ static void test_a_flow_is_told_in_one_line(void **state)
          "2],"
          " \"B\": [3]}, \"failed_nodes\": {\"D\": [4, 5], \"E\": [6]}, \"class\": \"FlowError\","
          " \"message\": \"no way\"}",
-         "3 nodes finished, 3 failed (D 2x, E), 1 not waited for: FlowError: no way"},
+         "3 nodes finished, 3 failed (D 2x, E), 1 active: FlowError: no way"},
         {"{\"active_nodes\": 0, \"finished_nodes\": 1999, \"failed_nodes\": 12}",
          "1,999 nodes finished, 12 failed"},
         {"{\"active_nodes\": [], \"finished_nodes\": {}, \"failed_nodes\": {\"a\": [1], \"b\": [1],"
