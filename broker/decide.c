@@ -25,6 +25,7 @@ struct taking {
     uint32_t events;               /* its piece, SEL_NONE: none */
     struct sel_run_group **groups; /* of starts of tasks, by start; NULL: a sub-flow */
     struct sel_log_place *places;  /* of what was journaled, by start */
+    size_t *shares;
     uint32_t groups_made;
     uint8_t *result;               /* with an end: the blob of the result */
     struct sel_flow_try *next_try; /* with an end that begins anew */
@@ -194,7 +195,7 @@ static int make_runs(struct taking *g, const struct sel_decision_start *start, u
     }
     if (r == 0 && g->is_logged)
         r = sel_broker_log_runs(b, g->t, b->fresh + first, start->count, start->throttle_us,
-                                &g->places[at]);
+                                &g->places[at], &g->shares[at]);
     return r;
 }
 
@@ -388,7 +389,7 @@ static void count_starts(struct taking *g)
         for (uint32_t k = 0; k < start.count; k++, at++) {
             uint32_t entry = b->fresh[at];
             if (g->groups[i] && g->is_logged)
-                sel_broker_log_claim(b, entry, g->places[i], 0);
+                sel_broker_log_claim(b, entry, g->places[i], g->shares[i]);
             let_run(g, entry);
         }
         if (g->groups[i])
@@ -452,7 +453,8 @@ static int take(struct taking *g)
         SEL_ARENA_NEW_ARRAY(&b->decision_arena, struct sel_run_group *, g->d->start_count + 1);
     g->places =
         SEL_ARENA_NEW_ARRAY(&b->decision_arena, struct sel_log_place, g->d->start_count + 1);
-    if (!g->blobs || !g->groups || !g->places)
+    g->shares = SEL_ARENA_NEW_ARRAY(&b->decision_arena, size_t, g->d->start_count + 1);
+    if (!g->blobs || !g->groups || !g->places || !g->shares)
         return SEL_ENOMEM;
     memset(g->groups, 0, (g->d->start_count + 1) * sizeof(struct sel_run_group *));
     b->fresh_count = 0;

@@ -4,6 +4,7 @@
  * Runs and pieces are entries of the same table, so that delivery, retries and the journal know no
  * difference. A run belongs to an attempt; when that is not the flow's current one any more, the
  * run is detached: its end closes it and reaches nobody. */
+#include "broker/flow_log.h"
 #include "broker/internal.h"
 #include "core/mem.h"
 
@@ -371,7 +372,7 @@ uint32_t sel_broker_piece_new(struct sel_broker *b, struct sel_id id, enum sel_p
     piece->holder = 1;
     sel_broker_task_set_state(b, i, SEL_TASK_PIECE);
     if (place)
-        sel_broker_log_claim(b, i, *place, bytes.n);
+        sel_broker_log_claim(b, i, *place, bytes.n + SEL_FLOW_REF_SIZE);
     if (!sel_broker_task_keep_blob(b, i, (struct sel_str){NULL, 0}, bytes)) {
         sel_broker_log_release(b, i);
         sel_broker_task_remove(b, i);

@@ -74,6 +74,12 @@ bool sel_flow_runs_decode(const struct sel_mutation *m, struct sel_flow_runs *re
            ret->count <= UINT32_MAX - ret->ordinal && ret->step_us <= (uint64_t)SEL_WAIT_US_MAX;
 }
 
+size_t sel_flow_runs_share(const struct sel_mutation *m, uint32_t count)
+{
+    size_t size = sel_mutation_size(m) / count;
+    return size > SEL_MUTATION_HEADER ? size - SEL_MUTATION_HEADER : 0;
+}
+
 static struct sel_id id_of(const struct sel_broker *b, uint32_t piece)
 {
     return piece == SEL_NONE ? (struct sel_id){0, 0} : sel_broker_task_at(b, piece)->id;
@@ -100,7 +106,7 @@ int sel_broker_log_piece(struct sel_broker *b, const struct sel_flow_try *t, str
 
 /* Runs in the state of the first of them. */
 static int log_range(struct sel_broker *b, const struct sel_flow_try *t, uint32_t first,
-                     uint32_t count, uint64_t step_us, struct sel_log_place *ret)
+                     uint32_t count, uint64_t step_us, struct sel_log_place *ret, size_t *ret_share)
 {
     const struct sel_task_entry *entry = sel_broker_task_at(b, first);
     const struct sel_run_group *group = entry->group;
@@ -131,13 +137,15 @@ static int log_range(struct sel_broker *b, const struct sel_flow_try *t, uint32_
         .fields = {(const char *)group->fields, group->fields_size},
         .payload = {(const char *)p, sizeof(p)},
     };
+    *ret_share = sel_flow_runs_share(&m, count);
     return sel_broker_log_put(b, &m, entry->level, ret);
 }
 
 int sel_broker_log_runs(struct sel_broker *b, const struct sel_flow_try *t, const uint32_t *entries,
-                        uint32_t count, uint64_t step_us, struct sel_log_place *ret)
+                        uint32_t count, uint64_t step_us, struct sel_log_place *ret,
+                        size_t *ret_share)
 {
-    return log_range(b, t, entries[0], count, step_us, ret);
+    return log_range(b, t, entries[0], count, step_us, ret, ret_share);
 }
 
 int sel_broker_flow_keep_args(struct sel_broker *b, uint32_t i, bool has_open)
@@ -208,13 +216,15 @@ int sel_broker_copy_runs(struct sel_broker *b, const struct sel_mutation *m, uin
             count++;
         }
         struct sel_log_place place;
-        int r = log_range(b, sel_broker_task_at(b, first)->attempt, first, count, 0, &place);
+        size_t share;
+        int r =
+            log_range(b, sel_broker_task_at(b, first)->attempt, first, count, 0, &place, &share);
         if (r < 0)
             return r;
         for (uint32_t n = 0; n < count; n++) {
             uint32_t i =
                 sel_broker_task_find(b, sel_wire_run_id(m->id, runs.attempt, runs.ordinal + k + n));
-            sel_broker_log_move(b, i, place, 0);
+            sel_broker_log_move(b, i, place, share);
         }
         k += count;
     }

@@ -39,5 +39,7 @@ struct sel_flow_runs {
     struct sel_id args, parents; /* pieces; 0: none */
 };
 bool sel_flow_runs_decode(const struct sel_mutation *m, struct sel_flow_runs *ret);
+/* Bytes of it for each of its runs, beyond a header. */
+size_t sel_flow_runs_share(const struct sel_mutation *m, uint32_t count);
 
 #endif

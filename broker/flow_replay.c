@@ -276,7 +276,7 @@ static int replay_run(struct sel_broker *b, const struct sel_mutation *m,
     entry->lost = m->lost & SEL_TASK_LOST_MAX;
     entry->suspected = m->suspected & SEL_TASK_LOST_MAX;
     entry->fields_size = runs->retries;
-    sel_broker_log_claim(b, i, place, 0);
+    sel_broker_log_claim(b, i, place, sel_flow_runs_share(m, runs->count));
     int64_t step = (int64_t)(runs->step_us * k); /* both are bounded */
     return sel_broker_replay_wait_or_queue(b, i, m->unix_us ? m->unix_us + step : 0);
 }

@@ -527,7 +527,8 @@ int sel_broker_log_hold(struct sel_broker *b, uint64_t effects,
                         struct sel_log_mark *ret) SEL_WARN_UNUSED;
 /* `undo`: what was put since then is taken back; nobody has claimed it. */
 void sel_broker_log_release_hold(struct sel_broker *b, const struct sel_log_mark *mark, bool undo);
-/* The task, which needs none, needs the mutation at `place` from now on. */
+/* The task, which needs none, needs the mutation at `place` from now on; `blob_size`: of its bytes
+ * beyond the header, about. */
 void sel_broker_log_claim(struct sel_broker *b, uint32_t task, struct sel_log_place place,
                           size_t blob_size);
 /* It is there anew: the old one is needed no longer. */
@@ -796,10 +797,11 @@ int sel_broker_replay_flow(struct sel_broker *b, const struct sel_mutation *m,
 void sel_broker_replay_flows_end(struct sel_broker *b);
 
 /* ---- flow_log.c ---- */
-/* RUNS: entries that follow each other, in the state of the first, times `step_us` apart. */
+/* RUNS: entries that follow each other, in the state of the first, times `step_us` apart. Each is
+ * to claim `*ret_share` bytes. */
 int sel_broker_log_runs(struct sel_broker *b, const struct sel_flow_try *t, const uint32_t *entries,
-                        uint32_t count, uint64_t step_us,
-                        struct sel_log_place *ret) SEL_WARN_UNUSED;
+                        uint32_t count, uint64_t step_us, struct sel_log_place *ret,
+                        size_t *ret_share) SEL_WARN_UNUSED;
 int sel_broker_log_piece(struct sel_broker *b, const struct sel_flow_try *t, struct sel_id id,
                          enum sel_piece_type type, uint32_t number, uint32_t flags, uint8_t level,
                          struct sel_str bytes, struct sel_log_place *ret) SEL_WARN_UNUSED;

@@ -367,7 +367,7 @@ static int copy_forward(struct sel_broker *b, uint64_t seq)
             break;
         batch->urgent = true; /* it makes room */
         struct sel_log_place place = {batch->seq, (uint32_t)(end - sel_broker_mutation_blob(&m))};
-        sel_broker_log_move(b, i, place, sel_broker_mutation_blob(&m));
+        sel_broker_log_move(b, i, place, sel_mutation_size(&m) - SEL_MUTATION_HEADER);
     }
     sel_buf_done(&copy);
     return r;
