@@ -62,17 +62,23 @@ def use(program, endpoint, env):
     if "20 finished, 0 failed, 0 cancelled, 0 refused" not in out or \
             '"node_args":{"text":"hello","n":[1,2.5]}' not in out:
         sys.exit(f"{program} said: {out}")
+    for count in ("1", "20"):
+        out = run([program, "--flow", endpoint, "one", "7", count], env=env, timeout=WAIT_S)
+        if f"{count} finished, 0 failed, 0 cancelled, 0 refused" not in out or '"finished_nodes":{"Echo":[' not in out:
+            sys.exit(f"{program} --flow said: {out}")
 
 
 def run_programs(folder, programs, env, broker_program, worker_program):
     with open(os.path.join(folder, "nodes.yaml"), "w") as nodes:
-        nodes.write("tasks:\n  - {name: Echo, import: exec, command: [cat]}\nflows: []\n")
+        nodes.write("tasks:\n  - {name: Echo, import: exec, command: [cat]}\nflows: [one]\n")
+    with open(os.path.join(folder, "flows.yaml"), "w") as flows:
+        flows.write("flow-definitions:\n  - {name: one, edges: [{from: null, to: Echo}]}\n")
     broker = start([broker_program, "--listen", "tcp://127.0.0.1:*", "--query", "tcp://127.0.0.1:*",
                     "--ready-file", "ready", "--journal", "none"], folder, "broker.log")
     worker = None
     try:
         endpoint = endpoint_of(folder, broker)
-        worker = start([worker_program, "-n", "nodes.yaml", "-b", endpoint, "-t", "1",
+        worker = start([worker_program, "-n", "nodes.yaml", "-f", "flows.yaml", "-b", endpoint, "-t", "1",
                         "--no-supervisor"], folder, "worker.log")
         for program in programs:
             use(program, endpoint, env)
