@@ -85,14 +85,12 @@ static struct sel_str encode_failure(struct runner *runner, const char *error_cl
     return (struct sel_str){copy, copy ? buf->n : 0};
 }
 
-static int64_t countdown_us(const struct sel_bare *bare, double seconds)
+static int64_t delay_us(const struct sel_bare *bare, double seconds)
 {
-    double speed = bare->options.engine->options->speed;
-    if (speed > 0)
-        seconds /= speed;
     if (!(seconds > 0))
         return 0;
-    return (int64_t)((seconds < COUNTDOWN_S_MAX ? seconds : COUNTDOWN_S_MAX) * 1e6);
+    seconds = seconds < COUNTDOWN_S_MAX ? seconds : COUNTDOWN_S_MAX;
+    return sel_engine_delay_us(bare->options.engine, (int64_t)(seconds * 1e6));
 }
 
 static void end_retry(struct runner *runner, const struct sel_run *run)
@@ -102,7 +100,7 @@ static void end_retry(struct runner *runner, const struct sel_run *run)
         why = encode_failure(runner, run->result.error_class, run->result.error_message);
     runner->bare->stats.retried++;
     runner->task->is_uncounted = run->user_retry;
-    end_task(runner, SEL_OUTCOME_RETRY, countdown_us(runner->bare, run->countdown_s), why);
+    end_task(runner, SEL_OUTCOME_RETRY, delay_us(runner->bare, run->countdown_s), why);
 }
 
 static void end_failed(struct runner *runner, const struct sel_run *run)

@@ -186,7 +186,7 @@ static int check_assignment(struct sel_dispatcher *d, struct assignment *a)
         return_with(d, item, SEL_RETURN_NO_RESOURCES, "the payload is shorter than its parents");
     } else if (is_throttled(a)) {
         sel_dispatcher_return(d, item, SEL_RETURN_THROTTLED, SEL_STR(""), a->flow->name,
-                              (uint64_t)a->flow->throttle_us);
+                              (uint64_t)sel_engine_delay_us(d->hub.engine, a->flow->throttle_us));
     } else {
         return 0;
     }

@@ -92,6 +92,13 @@ static inline bool sel_engine_is_traced(const struct sel_engine *engine)
     return sel_tracer_is_on(engine->tracer);
 }
 
+/* How long a delay of the configuration takes: see `speed` of the options. */
+static inline int64_t sel_engine_delay_us(const struct sel_engine *engine, int64_t us)
+{
+    double speed = engine->options->speed;
+    return speed > 0 ? (int64_t)((double)us / speed) : us;
+}
+
 /* Keeps what a run failed with, for parent exceptions. Without memory for it nothing is kept. */
 void sel_engine_note_failure(struct sel_engine *engine, const char *run_id, const char *error_class,
                              const char *message);

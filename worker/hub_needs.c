@@ -51,7 +51,7 @@ static int hub_sleep(struct fetch *f, int64_t us)
     struct sel_hub_sleep *sleep = &f->run->sleep;
     uint32_t node = f->hub->system->task_count + f->run->flow->index;
     if (!f->hub->virtual_time)
-        return sel_co_sleep(us);
+        return sel_co_sleep(sel_engine_delay_us(f->hub->engine, us));
     *sleep = (struct sel_hub_sleep){
         .work = {.kind = SEL_WORK_WAKE}, .hub = f->hub, .waiter = {.io = io}, .is_waiting = true};
     if (sel_local_push(&f->hub->queues, &sleep->work, node, sel_hub_now_us(f->hub), us) < 0) {
