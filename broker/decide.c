@@ -203,9 +203,9 @@ static int make_runs(struct taking *g, const struct sel_decision_start *start, u
 static int describe_child(struct taking *g, const struct sel_decision_start *start)
 {
     struct sel_broker *b = g->b;
+    uint32_t args = start->args ? start->args : g->d->set_args; /* which are the flow's from here */
     sel_buf_clear(&b->scratch3);
-    int r = sel_broker_put_args(b, g->t, start->args ? g->blobs[start->args - 1] : SEL_NONE,
-                                &b->scratch3);
+    int r = sel_broker_put_args(b, g->t, args ? g->blobs[args - 1] : SEL_NONE, &b->scratch3);
     size_t args_size = b->scratch3.n;
     struct sel_str fields, parents = {NULL, 0};
     if (r == 0 && start->parents) {
