@@ -145,12 +145,12 @@ static int take_page(struct session *s, const struct sel_value *answer,
             s->is_cut = true;
             break;
         }
-        int r = sel_flow_view_ids(&s->arena, sel_value_at(flows, i), &row);
+        int r = sel_flow_view_copy(&s->arena, sel_value_at(flows, i), &row);
         if (r < 0)
             return r;
         sel_value_add(&s->list, row);
     }
-    bool has_next = next && sel_value_is(next, SEL_BIN) && sel_value_count(flows) > 0;
+    bool has_next = next && sel_value_is(next, SEL_TEXT) && sel_value_count(flows) > 0;
     *ret_next = has_next && !s->is_cut ? next : NULL;
     return 0;
 }
@@ -158,7 +158,7 @@ static int take_page(struct session *s, const struct sel_value *answer,
 /* All pages up to the limit. 0 or an error. */
 static int ask_all(struct session *s, struct sel_client_query *query, struct sel_error *err)
 {
-    char last[16];
+    char last[SEL_ID_TEXT_SIZE];
     struct sel_value after;
     const struct sel_value *next = NULL;
     int r;
@@ -172,9 +172,10 @@ static int ask_all(struct session *s, struct sel_client_query *query, struct sel
                 r = sel_error_set(err, r, (struct sel_pos){0}, "the broker's answer: %s",
                                   sel_error_text(r));
         }
-        if (r == 0 && next && sel_value_str(next).n == sizeof(last)) {
-            memcpy(last, sel_value_str(next).p, sizeof(last)); /* the page goes */
-            after = sel_value_from_bin((struct sel_str){last, sizeof(last)});
+        if (r == 0 && next && sel_value_str(next).n < sizeof(last)) {
+            struct sel_str text = sel_value_str(next); /* goes with its page */
+            memcpy(last, text.p, text.n);
+            after = sel_value_from_str((struct sel_str){last, text.n});
         } else {
             next = NULL;
         }

@@ -6,7 +6,6 @@
 #include "cli/flow_view.h"
 #include "client/query.h"
 #include "core/id.h"
-#include "proto/le.h"
 
 #define PAGE 1000
 #define RUNS_SHOWN 20      /* of a flow, unless -v or --json */
@@ -45,7 +44,6 @@ struct session {
     const struct values *values;
     struct sel_client_query *query;
     struct sel_arena arena;
-    struct sel_id id;
     struct sel_flow_view view;
 };
 
@@ -68,12 +66,10 @@ static int ask_flow(struct session *s, const char *what, const char *key, int64_
                     int64_t limit, struct sel_arena *arena, struct sel_value *ret,
                     struct sel_error *err)
 {
-    char id[16];
     struct sel_value_builder map;
     struct sel_value args;
-    sel_le_put_id(id, s->id);
     sel_value_begin_map(&map, arena);
-    sel_value_put_c(&map, "id", sel_value_from_bin((struct sel_str){id, sizeof(id)}));
+    sel_value_put_c(&map, "id", sel_value_from_c(s->values->id));
     if (from >= 0)
         sel_value_put_c(&map, key, sel_value_from_i64(from));
     if (limit > 0)
@@ -182,7 +178,8 @@ static int show_id(struct session *s)
 static int show(const struct sel_cli *cli, const struct values *values)
 {
     struct session s = {.cli = cli, .values = values};
-    if (!sel_id_parse(sel_str_c(values->id), &s.id))
+    struct sel_id id;
+    if (!sel_id_parse(sel_str_c(values->id), &id))
         return sel_cli_usage(cli, "status", "ID: no id of a task (a UUID of 36 characters)");
     int status = show_id(&s);
     sel_flow_view_done(&s.view);

@@ -92,17 +92,11 @@ static int convert_all(struct sel_arena *arena, const struct sel_value *value, u
 static int convert(struct sel_arena *arena, const char *key, const struct sel_value *value,
                    uint32_t depth, struct sel_value *ret)
 {
-    char text[SEL_ID_TEXT_SIZE];
     int64_t level;
     if (depth > DEPTH_MAX)
         return SEL_EFORMAT;
     if (sel_value_is(value, SEL_MAP) || sel_value_is(value, SEL_LIST))
         return convert_all(arena, value, depth, ret);
-    if (sel_value_is(value, SEL_BIN) && sel_value_str(value).n == 16) {
-        (void)sel_id_format(sel_le_get_id(sel_value_str(value).p), text);
-        const struct sel_value id = sel_value_from_c(text);
-        return sel_value_copy(arena, &id, ret);
-    }
     if (strcmp(key, "level") == 0 && sel_value_is(value, SEL_INT) && sel_value_i64(value, &level) &&
         level >= 0 && level <= SEL_CLIENT_LEVEL_COMMIT) {
         *ret = sel_value_from_c(sel_cli_ends_levels[level]);
@@ -111,7 +105,8 @@ static int convert(struct sel_arena *arena, const char *key, const struct sel_va
     return sel_value_copy(arena, value, ret);
 }
 
-int sel_flow_view_ids(struct sel_arena *arena, const struct sel_value *value, struct sel_value *ret)
+int sel_flow_view_copy(struct sel_arena *arena, const struct sel_value *value,
+                       struct sel_value *ret)
 {
     return convert(arena, "", value, 0, ret);
 }
@@ -124,7 +119,7 @@ int sel_flow_view_init(struct sel_flow_view *view, struct sel_arena *arena,
     if (!sel_value_is(head, SEL_MAP))
         return SEL_EFORMAT;
     sel_value_begin_list(&view->runs, arena);
-    return sel_flow_view_ids(arena, head, &view->head);
+    return sel_flow_view_copy(arena, head, &view->head);
 }
 
 void sel_flow_view_done(struct sel_flow_view *view)
@@ -146,7 +141,7 @@ int sel_flow_view_add_runs(struct sel_flow_view *view, const struct sel_value *a
         return SEL_EFORMAT;
     for (uint32_t i = 0; i < sel_value_count(runs); i++) {
         struct sel_value run;
-        int r = sel_flow_view_ids(view->arena, sel_value_at(runs, i), &run);
+        int r = sel_flow_view_copy(view->arena, sel_value_at(runs, i), &run);
         if (r < 0)
             return r;
         sel_value_add(&view->runs, run);

@@ -34,7 +34,7 @@ struct sel_flow_view_decision {
 
 struct sel_flow_view {
     struct sel_arena *arena;
-    struct sel_value head; /* the answer to `flow`, with ids as text */
+    struct sel_value head; /* the answer to `flow` */
     struct sel_value_builder runs;
     struct sel_state state;
     bool has_state;
@@ -72,8 +72,9 @@ int sel_flow_view_to_value(struct sel_flow_view *view, int64_t now_unix_us,
 int sel_flow_view_print(struct sel_flow_view *view, int64_t now_unix_us, uint32_t decisions_max,
                         struct sel_buf *out) SEL_WARN_UNUSED;
 
-/* A copy of an answer with 16 bytes as the text of an id, and levels by name. */
-int sel_flow_view_ids(struct sel_arena *arena, const struct sel_value *value,
-                      struct sel_value *ret) SEL_WARN_UNUSED;
+/* A deep copy of an answer, with levels by name. SEL_EFORMAT: too deep, or keys that are no text.
+ */
+int sel_flow_view_copy(struct sel_arena *arena, const struct sel_value *value,
+                       struct sel_value *ret) SEL_WARN_UNUSED;
 
 #endif

@@ -13,15 +13,6 @@
 #define FLOW_ANSWERS_ID "0198f3c2-7b1c-7001-8000-00000000002a"
 #define FLOW_ANSWERS_DECISIONS 3u
 
-static inline struct sel_value flow_answers_id(struct sel_arena *arena, uint8_t last)
-{
-    uint8_t id[16] = {0x01, 0x98, 0xf3, 0xc2, 0x7b, 0x1c, 0x70, 0x01, 0x80};
-    id[15] = last;
-    const char *copy = sel_arena_memdup(arena, id, sizeof(id));
-    assert_non_null(copy);
-    return sel_value_from_bin((struct sel_str){copy, sizeof(id)});
-}
-
 /* Events of decision `n`, appended. */
 static inline void flow_answers_events(uint32_t n, struct sel_buf *out)
 {
@@ -135,7 +126,7 @@ static inline struct sel_value flow_answers_flow(struct sel_arena *arena)
     struct sel_value_builder map;
     struct sel_value answer;
     sel_value_begin_map(&map, arena);
-    sel_value_put_c(&map, "id", flow_answers_id(arena, 0x2a));
+    sel_value_put_c(&map, "id", sel_value_from_c(FLOW_ANSWERS_ID));
     sel_value_put_c(&map, "name", sel_value_from_c("f"));
     sel_value_put_c(&map, "state", sel_value_from_c("running"));
     sel_value_put_c(&map, "attempt", sel_value_from_u64(0));

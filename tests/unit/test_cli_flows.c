@@ -8,6 +8,7 @@
 #include <zmq.h>
 
 #include "cli/cli.h"
+#include "core/id.h"
 #include "proto/wire.h"
 #include "tests/support/flow_answers.h"
 
@@ -42,19 +43,19 @@ static struct sel_str arg_str(const struct sel_wire_query *query, const char *ke
     return value ? sel_value_str(value) : (struct sel_str){NULL, 0};
 }
 
-/* A page of flows in the order of their ids, whose last two bytes are a number. */
+/* A page of flows in the order of their ids, whose lower half is a number. */
 static struct sel_value flows_after(struct sel_arena *arena, const struct sel_wire_query *query)
 {
-    struct sel_str after = arg_str(query, "after");
+    struct sel_id after = {0, 0};
     struct sel_value_builder map, list;
     struct sel_value answer, flows, row, id = sel_value_null;
-    uint32_t n = after.n == 16 ? (uint32_t)(((uint8_t)after.p[14] << 8) | (uint8_t)after.p[15]) : 0;
+    (void)sel_id_parse(arg_str(query, "after"), &after);
+    uint64_t n = after.lo;
     sel_value_begin_list(&list, arena);
     for (int64_t i = 0; i < arg_int(query, "limit") && n < FLOWS; i++) {
-        char bytes[16] = {1, [14] = (char)((n + 1) >> 8), [15] = (char)((n + 1) & 255)};
-        const char *copy = sel_arena_memdup(arena, bytes, sizeof(bytes));
-        n++;
-        id = sel_value_from_bin((struct sel_str){copy, sizeof(bytes)});
+        char text[SEL_ID_TEXT_SIZE];
+        (void)sel_id_format((struct sel_id){UINT64_C(1) << 56, ++n}, text);
+        id = sel_value_from_c(sel_arena_strdup(arena, sel_str_c(text)));
         sel_value_begin_map(&map, arena);
         sel_value_put_c(&map, "id", id);
         sel_value_put_c(&map, "name", sel_value_from_c("f"));
@@ -76,8 +77,9 @@ static struct sel_value flows_after(struct sel_arena *arena, const struct sel_wi
 static struct sel_value about_flow(struct end *end, struct sel_arena *arena,
                                    const struct sel_wire_query *query, uint32_t *ret_code)
 {
-    struct sel_str id = arg_str(query, "id");
-    char last = id.n == 16 ? id.p[15] : 0;
+    struct sel_id id = {0, 0};
+    (void)sel_id_parse(arg_str(query, "id"), &id);
+    uint8_t last = (uint8_t)id.lo;
     if (sel_str_eq_c(query->what, "task"))
         return sel_test_json(arena, "{\"name\": \"T\", \"state\": \"queued\"}");
     if (!end->is_old && sel_str_eq_c(query->what, "flow") && last == 0x63)
@@ -104,7 +106,9 @@ static void note(struct end *end, const struct sel_wire_query *query)
     sel_value_begin_map(&map, &arena);
     for (uint32_t i = 0; sel_value_is(&query->args, SEL_MAP) && i < sel_value_count(&query->args);
          i++)
-        if (!sel_value_is(sel_value_val_at(&query->args, i), SEL_BIN))
+        if (!sel_str_eq_c(sel_value_str(sel_value_key_at(&query->args, i)), "after") &&
+            (!sel_str_eq_c(sel_value_str(sel_value_key_at(&query->args, i)), "id") ||
+             sel_str_eq_c(query->what, "task")))
             sel_value_put_key(&map, *sel_value_key_at(&query->args, i),
                               *sel_value_val_at(&query->args, i));
     assert_ok(sel_value_end(&map, &shown));
