@@ -73,7 +73,8 @@ const char *sel_event_name(enum sel_event_type type);
 void sel_event_encode(const struct sel_event *event, struct sel_buf *buf);
 
 /* Decodes one event at *pos of `n` bytes and moves *pos behind it. `list` (room for
- * SEL_EVENT_ITEMS_MAX) holds the event's list; bytes point into `p`. 0 or SEL_EFORMAT. */
+ * SEL_EVENT_ITEMS_MAX numbers, or for `n` if that is less) holds the event's list; bytes point into
+ * `p`. 0 or SEL_EFORMAT. */
 int sel_event_decode(const uint8_t *p, size_t n, size_t *pos, uint32_t *list,
                      struct sel_event *ret) SEL_WARN_UNUSED;
 

@@ -59,6 +59,7 @@ struct sel_dispatcher_options {
     struct sel_crash_page *page; /* NULL: none */
     uint32_t thread;             /* in the page */
     uint32_t first_slot;         /* in the page: SEL_DISPATCHER_SLOTS from here on are ours */
+    uint32_t budget;             /* conditions and starts of a step, which is one DECIDE; 0: 512 */
     const struct sel_dispatcher_ops *ops; /* NULL: none */
     void *ctx;
 };

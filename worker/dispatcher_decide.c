@@ -89,6 +89,11 @@ static bool is_same_place(struct sel_str a, struct sel_str b)
     return a.p == b.p && a.n == b.n;
 }
 
+static uint64_t throttle_us(const struct sel_dispatcher *d, int64_t us)
+{
+    return us > 0 ? (uint64_t)sel_engine_delay_us(d->hub.engine, us) : 0;
+}
+
 static int start_task(struct sel_dispatched *flow, const struct sel_start *start,
                       struct sel_parents *parents, struct sel_decision_start *out)
 {
@@ -102,7 +107,7 @@ static int start_task(struct sel_dispatched *flow, const struct sel_start *start
     sel_wire_put_field(&d->fields, SEL_FIELD_TASK, task->name);
     sel_wire_put_field(&d->fields, SEL_FIELD_FLOW, flow->run.flow->name);
     out->fields = sel_buf_str(&d->fields);
-    out->throttle_us = task->throttle_us > 0 ? (uint64_t)task->throttle_us : 0;
+    out->throttle_us = throttle_us(d, task->throttle_us);
     return sel_buf_error(&d->fields);
 }
 
@@ -148,7 +153,7 @@ static int start_flow(struct sel_dispatched *flow, const struct sel_start *start
     out->flags |= SEL_START_FLOW;
     out->child = start->child_id;
     out->fields = sel_buf_str(&d->fields);
-    out->throttle_us = child->throttle_us > 0 ? (uint64_t)child->throttle_us : 0;
+    out->throttle_us = throttle_us(d, child->throttle_us);
     out->run_flags = keep ? SEL_RUN_KEEP : 0;
     return sel_buf_error(&d->fields);
 }
@@ -401,7 +406,7 @@ static int encode_decision(struct sel_dispatched *flow, int result, struct sel_d
         end->is_end = true;
         end->outcome = d->result_failed ? SEL_OUTCOME_FAILURE : outcomes[result];
         end->result = sel_buf_str(&d->result);
-        int64_t us = flow->run.flow->retry_countdown_us;
+        int64_t us = sel_engine_delay_us(d->hub.engine, flow->run.flow->retry_countdown_us);
         end->countdown_us = result == SEL_DECIDE_RETRY && us > 0 ? (uint64_t)us : 0;
     }
     r = sel_decision_writer_end(&d->writer, end, &d->payload);
@@ -411,8 +416,9 @@ static int encode_decision(struct sel_dispatched *flow, int result, struct sel_d
 /* Steps with large parents are made smaller. */
 static uint32_t budget_for(const struct sel_dispatched *flow)
 {
+    uint32_t most = flow->d->options.budget ? flow->d->options.budget : BUDGET_MAX;
     size_t fit = BUDGET_BYTES / (flow->kept_max + 1);
-    return fit < 1 ? 1 : fit > BUDGET_MAX ? BUDGET_MAX : (uint32_t)fit;
+    return fit < 1 ? 1 : fit > most ? most : (uint32_t)fit;
 }
 
 /* ---- STATE ---- */
@@ -541,7 +547,6 @@ static bool on_stepped(struct sel_flow_run *run, int result)
     if (may_wait(flow, result))
         return true;
     say_decision(flow, result);
-    run->budget = budget_for(flow);
     return false;
 }
 
@@ -623,9 +628,11 @@ static void note_in_page(const struct sel_dispatched *flow, uint32_t slot)
 
 static void on_deciding(struct sel_flow_run *run, bool begins)
 {
-    const struct sel_dispatched *flow = sel_dispatched_of(run);
+    struct sel_dispatched *flow = sel_dispatched_of(run);
     const struct sel_dispatcher_options *o = &flow->d->options;
     uint32_t *place = o->page ? sel_co_mark_place() : NULL;
+    if (begins)
+        run->budget = budget_for(flow);
     if (!place)
         return;
     if (begins)

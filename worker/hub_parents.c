@@ -2,8 +2,9 @@
 #include "core/mem.h"
 #include "worker/hub.h"
 
-#define LINEAGE_OWN 0u /* in bytes: the failed parents of the flow itself; others are 1 + ordinal  \
-                        */
+#define LINEAGE_OWN                                                                                \
+    0u /* in bytes: the failed parents of the flow itself; others are 1 + ordinal                  \
+        */
 
 /* ---- lists of failed runs ---- */
 
@@ -284,7 +285,8 @@ static int replay_event(struct sel_flow_run *run, const struct sel_event *event)
 
 int sel_hub_replay(struct sel_flow_run *run, struct sel_str events)
 {
-    uint32_t *list = sel_mem_alloc(sizeof(*list) * SEL_EVENT_ITEMS_MAX);
+    size_t room = events.n < SEL_EVENT_ITEMS_MAX ? events.n : SEL_EVENT_ITEMS_MAX;
+    uint32_t *list = sel_mem_alloc(sizeof(*list) * (room + 1));
     struct sel_event event;
     size_t pos = 0;
     int r = list ? 0 : SEL_ENOMEM;

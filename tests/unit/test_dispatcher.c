@@ -1,0 +1,597 @@
+#include "tests/support/test.h"
+
+#include "tests/support/flow_broker.h"
+
+/* Letters are tasks; those with a storage can be asked for their result. */
+static const char nodes[] =
+    "tasks:\n"
+    "  - {name: A, import: t, storage: S, queue: tasks}\n"
+    "  - {name: B, import: t, storage: S, queue: tasks}\n"
+    "  - {name: C, import: t, storage: S, queue: tasks}\n"
+    "  - {name: D, import: t, storage: S, queue: others}\n"
+    "  - {name: E, import: t, storage: S, queue: others, throttling: {seconds: 3}}\n"
+    "  - {name: F, import: t, storage: S}\n"
+    "  - {name: G, import: t, storage: S}\n"
+    "storages:\n"
+    "  - {name: S, import: selinon.storages.memory, classname: InMemoryStorage, configuration: "
+    "{}}\n"
+    "flows: [diamond, fall, foreach, sub, inner, deep, retry, first, throttled, sampled, wide, "
+    "selected, nowait, eager, subfall, innerfall, functions, large]\n";
+
+static const char flows[] =
+    "flow-definitions:\n"
+    "  - name: diamond\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: [B, C]}\n"
+    "      - {from: [B, C], to: D, condition: {name: fieldEqual, node: B, "
+    "args: {key: task, value: B}}}\n"
+    "  - name: fall\n"
+    "    edges:\n"
+    "      - {from: , to: [A, B]}\n"
+    "      - {from: C, to: D}\n"
+    "      - {from: [D, B], to: E}\n"
+    "      - {from: F, to: G}\n"
+    "    failures:\n"
+    "      - {nodes: A, fallback: C}\n"
+    "      - {nodes: E, fallback: [F, G]}\n"
+    "  - name: foreach\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: [B, C], foreach: {import: m, function: many}}\n"
+    "      - {from: [B, C], to: D}\n"
+    "  - name: inner\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: [B, C]}\n"
+    "  - name: sub\n"
+    "    propagate_finished: true\n"
+    "    propagate_parent: true\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: [inner, B]}\n"
+    "      - {from: [inner, B], to: D}\n"
+    "      - {from: D, to: innerfall, foreach: {import: m, function: items, propagate_result: "
+    "true}}\n"
+    "  - name: deep\n"
+    "    propagate_compound_finished: true\n"
+    "    edges:\n"
+    "      - {from: , to: sub}\n"
+    "      - {from: sub, to: [inner, F]}\n"
+    "      - {from: [sub, inner], to: G}\n"
+    "  - name: retry\n"
+    "    max_retry: 2\n"
+    "    retry_countdown: 5\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: B}\n"
+    "  - name: first\n"
+    "    node_args_from_first: true\n"
+    "    propagate_node_args: true\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: [B, inner]}\n"
+    "  - name: throttled\n"
+    "    throttling: {seconds: 7}\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "  - name: sampled\n"
+    "    sampling: {name: constant, args: {retry: 2}}\n"
+    "    edges:\n"
+    "      - {from: , to: [A, B]}\n"
+    "      - {from: [A, B], to: C}\n"
+    "  - name: wide\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: [B, B, B, B, B, B], foreach: {import: m, function: many}}\n"
+    "      - {from: B, to: [C, C, C]}\n"
+    "      - {from: C, to: D}\n"
+    "  - name: selected\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: [B, C]}\n"
+    "      - {from: B, to: inner}\n"
+    "      - {from: C, to: D, }\n"
+    "      - {from: D, to: inner, selective: {tasks: [C], follow_subflows: false, "
+    "run_subsequent: false}}\n"
+    "  - name: nowait\n"
+    "    nowait: [B, inner]\n"
+    "    edges:\n"
+    "      - {from: , to: [A, B, inner]}\n"
+    "  - name: eager\n"
+    "    eager_failures: [A]\n"
+    "    edges:\n"
+    "      - {from: , to: [A, B]}\n"
+    "  - name: innerfall\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: B}\n"
+    "  - name: subfall\n"
+    "    propagate_failures: true\n"
+    "    propagate_parent_failures: true\n"
+    "    edges:\n"
+    "      - {from: , to: innerfall}\n"
+    "      - {from: C, to: inner}\n"
+    "      - {from: inner, to: D}\n"
+    "    failures:\n"
+    "      - {nodes: innerfall, fallback: C}\n"
+    "  - name: large\n"
+    "    propagate_parent: true\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: innerfall, foreach: {import: m, function: large, "
+    "propagate_result: true}}\n"
+    "  - name: functions\n"
+    "    edges:\n"
+    "      - {from: , to: A, foreach: {import: m, function: broken}}\n";
+
+static void begin(struct flow_broker *b, const char *fails)
+{
+    memset(b, 0, sizeof(*b));
+    b->fails = fails;
+}
+
+/* The story of one flow; `b` has the script. The caller's arena gets it. */
+static const char *tell(struct flow_broker *b, const char *flow, const char *args,
+                        const char *selective, struct sel_arena *arena)
+{
+    fb_init(b, nodes, flows);
+    (void)fb_submit(b, flow, args, selective);
+    fb_run_all(b);
+    const char *story = sel_arena_strdup(arena, sel_str_c(fb_story(b)));
+    return story;
+}
+
+static const struct {
+    const char *flow, *fails, *selective;
+} scenarios[] = {
+    {"diamond", NULL, NULL},
+    {"diamond", " B ", NULL},
+    {"fall", " A ", NULL},
+    {"fall", " A E ", NULL},
+    {"fall", " A B ", NULL},
+    {"foreach", NULL, NULL},
+    {"sub", NULL, NULL},
+    {"deep", NULL, NULL},
+    {"deep", " C ", NULL},
+    {"retry", " B@0 B@1 ", NULL},
+    {"retry", " B ", NULL},
+    {"first", NULL, NULL},
+    {"sampled", NULL, NULL},
+    {"wide", NULL, NULL},
+    {"selected", NULL, "{\"tasks\": [\"D\"]}"},
+    {"selected", NULL, "{\"tasks\": [\"C\"], \"follow_subflows\": true}"},
+    {"selected", NULL, NULL},
+    {"nowait", NULL, NULL},
+    {"eager", " A ", NULL},
+    {"subfall", " B ", NULL},
+    {"large", NULL, NULL},
+};
+
+static void test_a_diamond_is_decided(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct sel_arena arena = {0};
+    begin(&b, NULL);
+    const char *story = tell(&b, "diamond", "{\"x\": 1}", NULL, &arena);
+    assert_string_equal(
+        story,
+        "R0-0.0 A args={\"x\":1} parents={} failed={} flags=0\n"
+        "R0-0.1 B args={\"x\":1} parents={\"A\":\"R0-0.0\"} failed={} flags=0\n"
+        "R0-0.2 C args={\"x\":1} parents={\"A\":\"R0-0.0\"} failed={} flags=0\n"
+        "R0-0.3 D args={\"x\":1} parents={\"B\":\"R0-0.1\",\"C\":\"R0-0.2\"} failed={} flags=0\n"
+        "0 {\"active_nodes\":[],\"failed_nodes\":{},\"finished_nodes\":{\"A\":[\"R0-0.0\"],"
+        "\"B\":[\"R0-0.1\"],\"C\":[\"R0-0.2\"],\"D\":[\"R0-0.3\"]}}\n");
+    assert_true(sel_dispatcher_is_empty(b.dispatcher));
+    struct sel_dispatcher_stats stats;
+    sel_dispatcher_get_stats(b.dispatcher, &stats);
+    assert_int_equal(stats.nodes_started, 4);
+    assert_int_equal(stats.nodes_finished, 4);
+    assert_int_equal(stats.succeeded, 1);
+    assert_str_is(b.queue_names[2], "others");
+    fb_done(&b);
+    sel_arena_done(&arena);
+}
+
+static void test_a_fallback_and_what_follows_it_know_what_failed(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct sel_arena arena = {0};
+    begin(&b, " A ");
+    const char *story = tell(&b, "fall", NULL, NULL, &arena);
+    assert_non_null(strstr(story, "R0-0.2 C args=- parents={} failed={\"A\":\"R0-0.0\"} flags=0 "
+                                  "!A=ValueError:A\n"));
+    assert_non_null(strstr(story, "R0-0.3 D args=- parents={\"C\":\"R0-0.2\"} "
+                                  "failed={\"A\":\"R0-0.0\"} flags=0 !A=ValueError:A\n"));
+    assert_non_null(strstr(story, "R0-0.4 E args=- parents={\"B\":\"R0-0.1\",\"D\":\"R0-0.3\"} "
+                                  "failed={\"A\":\"R0-0.0\"} flags=0 !A=ValueError:A\n"));
+    fb_done(&b);
+    sel_arena_done(&arena);
+}
+
+static void test_a_flow_that_failed_says_why(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct sel_arena arena = {0};
+    begin(&b, " B ");
+    const char *story = tell(&b, "diamond", NULL, NULL, &arena);
+    assert_non_null(strstr(story, "\n1 {"));
+    assert_non_null(strstr(story, "\"class\":\"FlowError\""));
+    assert_non_null(strstr(story, "\"message\":\"'B' failed: ValueError: B\""));
+    fb_done(&b);
+    begin(&b, NULL);
+    b.no_answers = " broken ";
+    story = tell(&b, "functions", NULL, NULL, &arena);
+    assert_non_null(strstr(story, "\"message\":\"function 'broken' failed\""));
+    fb_done(&b);
+    sel_arena_done(&arena);
+}
+
+/* The story under other circumstances is the same. */
+static void check_story(size_t i, struct flow_broker *b, const char *expected)
+{
+    struct sel_arena arena = {0};
+    uint32_t at = b->lose_at, every = b->lose_every, budget = b->budget;
+    const char *story = tell(b, scenarios[i].flow, "[1]", scenarios[i].selective, &arena);
+    if (strcmp(story, expected) != 0)
+        print_error("scenario %zu, %s: lost after decision %u, every %u, budget %u\n", i,
+                    scenarios[i].flow, at, every, budget);
+    assert_string_equal(story, expected);
+    fb_done(b);
+    sel_arena_done(&arena);
+}
+
+/* As many decisions as it takes, in steps of `budget`. */
+static const char *tell_undisturbed(size_t i, uint32_t budget, struct sel_arena *arena,
+                                    uint32_t *ret_decisions)
+{
+    struct flow_broker b;
+    begin(&b, scenarios[i].fails);
+    b.budget = budget;
+    const char *story = tell(&b, scenarios[i].flow, "[1]", scenarios[i].selective, arena);
+    *ret_decisions = b.decide_count;
+    assert_int_not_equal(b.flows[0].outcome, UINT32_MAX);
+    fb_done(&b);
+    return story;
+}
+
+/* A budget of 1 makes each start, each condition a decision of its own. */
+static void test_flows_are_taken_over_after_any_decision(void **state)
+{
+    static const uint32_t budgets[] = {0, 1};
+    (void)state;
+    for (size_t i = 0; i < SEL_COUNT(scenarios) * SEL_COUNT(budgets); i++) {
+        struct sel_arena arena = {0};
+        uint32_t decisions, budget = budgets[i % SEL_COUNT(budgets)];
+        size_t scenario = i / SEL_COUNT(budgets);
+        const char *expected = tell_undisturbed(scenario, budget, &arena, &decisions);
+        uint32_t step = 1 + decisions / 40;
+        for (uint32_t at = 1; at < decisions; at += step) {
+            struct flow_broker b;
+            begin(&b, scenarios[scenario].fails);
+            b.lose_at = at;
+            b.budget = budget;
+            check_story(scenario, &b, expected);
+        }
+        sel_arena_done(&arena);
+    }
+}
+
+static void test_flows_are_taken_over_again_and_again(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SEL_COUNT(scenarios); i++) {
+        struct sel_arena arena = {0};
+        uint32_t decisions;
+        const char *expected = tell_undisturbed(i, 0, &arena, &decisions);
+        for (uint32_t every = 1; every < 4; every++) {
+            struct flow_broker b;
+            begin(&b, scenarios[i].fails);
+            b.lose_every = every;
+            b.budget = every == 3 ? 2 : 0;
+            check_story(i, &b, expected);
+        }
+        sel_arena_done(&arena);
+    }
+}
+
+static void test_a_session_that_goes_on_takes_nothing_away(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SEL_COUNT(scenarios); i++) {
+        struct sel_arena arena = {0};
+        uint32_t decisions;
+        const char *expected = tell_undisturbed(i, 0, &arena, &decisions);
+        struct flow_broker b;
+        begin(&b, scenarios[i].fails);
+        b.lose_every = 2;
+        b.resumes = true;
+        check_story(i, &b, expected);
+        sel_arena_done(&arena);
+    }
+}
+
+/* A session that keeps one record at a time. */
+static void test_decisions_wait_for_room(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SEL_COUNT(scenarios); i++) {
+        struct sel_arena arena = {0};
+        uint32_t decisions;
+        const char *expected = tell_undisturbed(i, 0, &arena, &decisions);
+        struct flow_broker b;
+        begin(&b, scenarios[i].fails);
+        b.keep_bytes_max = 1;
+        check_story(i, &b, expected);
+        sel_arena_done(&arena);
+    }
+}
+
+static void test_large_decisions_go_in_pieces(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct sel_arena arena = {0};
+    begin(&b, NULL);
+    (void)tell(&b, "large", NULL, NULL, &arena);
+    assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_SUCCESS);
+    assert_true(b.max_record > SEL_DECISION_PIECE);
+    assert_true(b.max_record < SEL_DECISION_PIECE + 1024);
+    fb_done(&b);
+    sel_arena_done(&arena);
+}
+
+static void test_a_state_stands_for_a_thousand_decisions(void **state)
+{
+    (void)state;
+    struct sel_arena arena = {0};
+    const char *stories[2];
+    for (int i = 0; i < 2; i++) {
+        struct flow_broker b;
+        begin(&b, NULL);
+        b.budget = 1;
+        b.lose_every = i ? 700 : 0;
+        stories[i] = tell(&b, "wide", NULL, NULL, &arena);
+        assert_true(b.decide_count > 1500);
+        assert_true(b.state_count >= 1);
+        fb_done(&b);
+    }
+    assert_string_equal(stories[0], stories[1]);
+    sel_arena_done(&arena);
+}
+
+static void test_a_flow_that_nobody_knows_goes_elsewhere(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct sel_arena arena = {0};
+    begin(&b, NULL);
+    (void)tell(&b, "diamnod", NULL, NULL, &arena);
+    assert_int_equal(b.return_count, 1);
+    assert_int_equal(b.last_return.code, SEL_RETURN_UNKNOWN_TASK);
+    assert_str_is(b.last_return.payload, "no flow is called 'diamnod'; did you mean 'diamond'?");
+    assert_true(sel_dispatcher_is_empty(b.dispatcher));
+    fb_done(&b);
+    sel_arena_done(&arena);
+}
+
+static void test_a_throttled_flow_is_put_off_once(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct sel_arena arena = {0};
+    begin(&b, NULL);
+    (void)tell(&b, "throttled", NULL, NULL, &arena);
+    assert_int_equal(b.return_count, 1);
+    assert_int_equal(b.last_return.code, SEL_RETURN_THROTTLED);
+    assert_str_is(b.last_return.limit_key, "throttled");
+    assert_int_equal(b.last_return.countdown_us, 7000000);
+    assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_SUCCESS);
+    fb_done(&b);
+    sel_arena_done(&arena);
+}
+
+static void test_a_request_without_a_path_fails_at_once(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *selective, *expected;
+    } cases[] = {
+        {"{\"tasks\": [\"G\"]}", "\"class\":\"SelectiveNoPathError\""},
+        {"{\"tasks\": \"G\"}", "\"class\":\"SelectiveError\""},
+        {"[1]", "\"class\":\"SelectiveError\""},
+    };
+    for (size_t i = 0; i < SEL_COUNT(cases); i++) {
+        struct flow_broker b;
+        struct sel_arena arena = {0};
+        begin(&b, NULL);
+        const char *story = tell(&b, "diamond", NULL, cases[i].selective, &arena);
+        assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_FAILURE);
+        assert_int_equal(b.line_count, 0);
+        assert_non_null(strstr(story, cases[i].expected));
+        assert_non_null(strstr(story, "\"active_nodes\":[]"));
+        assert_true(sel_dispatcher_is_empty(b.dispatcher));
+        fb_done(&b);
+        sel_arena_done(&arena);
+    }
+}
+
+/* Begins a flow and lets it wait for its first runs. */
+static struct fb_flow *begin_flow(struct flow_broker *b, const char *name)
+{
+    begin(b, NULL);
+    fb_init(b, nodes, flows);
+    uint32_t flow = fb_submit(b, name, NULL, NULL);
+    while (fb_turn(b))
+        ;
+    return &b->flows[flow];
+}
+
+static void cancel(struct flow_broker *b, const struct fb_flow *f, uint32_t code)
+{
+    struct sel_wire_item item = fb_item(f, SEL_RECORD_CANCEL);
+    item.try_count = 0;
+    item.code = code;
+    (void)broker_end_put(&b->end, &item);
+}
+
+static void test_a_flow_is_cancelled(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct fb_flow *f = begin_flow(&b, "diamond");
+    cancel(&b, f, SEL_CANCEL_UNWANTED);
+    fb_run_all(&b);
+    assert_int_equal(f->outcome, SEL_OUTCOME_CANCELLED);
+    assert_non_null(strstr(fb_json(&b, sel_buf_str(&f->result)), "\"class\":\"Cancelled\""));
+    assert_int_equal(b.line_count, 1);
+    assert_true(sel_dispatcher_is_empty(b.dispatcher));
+    fb_done(&b);
+}
+
+static void test_a_flow_that_ended_elsewhere_is_forgotten(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct fb_flow *f = begin_flow(&b, "diamond");
+    uint32_t decisions = b.decide_count;
+    cancel(&b, f, SEL_CANCEL_ENDED);
+    fb_run_all(&b);
+    assert_int_equal(b.decide_count, decisions);
+    assert_true(sel_dispatcher_is_empty(b.dispatcher));
+    fb_done(&b);
+}
+
+static void test_a_cancel_of_another_delivery_is_nothing(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct fb_flow *f = begin_flow(&b, "diamond");
+    struct fb_flow other = *f;
+    other.delivery++;
+    cancel(&b, &other, SEL_CANCEL_UNWANTED);
+    fb_run_all(&b);
+    assert_int_equal(f->outcome, SEL_OUTCOME_SUCCESS);
+    fb_done(&b);
+}
+
+static void test_a_drain_gives_flows_back_where_they_stand(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct fb_flow *f = begin_flow(&b, "diamond");
+    sel_dispatcher_drain(b.dispatcher);
+    fb_run_all(&b);
+    assert_int_equal(b.return_count, 1);
+    assert_int_equal(b.last_return.code, SEL_RETURN_NOT_BEGUN);
+    assert_false(f->is_assigned);
+    assert_true(sel_dispatcher_is_empty(b.dispatcher));
+    fb_assign(&b, f); /* nor does it take others */
+    fb_run_all(&b);
+    assert_int_equal(b.return_count, 2);
+    b.dispatcher = sel_dispatcher_free(b.dispatcher);
+    b.holder = sel_holder_free(b.holder);
+    fb_open_dispatcher(&b); /* somebody else does */
+    fb_run_all(&b);
+    assert_int_equal(f->outcome, SEL_OUTCOME_SUCCESS);
+    assert_int_equal(b.line_count, 4);
+    fb_done(&b);
+}
+
+static void test_a_history_with_a_gap_is_not_believed(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct fb_flow *f = begin_flow(&b, "diamond");
+    assert_int_equal(f->event_count, 1);
+    f->events[0].number = 2;
+    fb_break(&b);
+    fb_run_all(&b);
+    assert_int_equal(b.last_return.code, SEL_RETURN_NO_RESOURCES);
+    assert_str_is(b.last_return.payload, "decision 2 follows decision 0");
+    assert_true(sel_dispatcher_is_empty(b.dispatcher));
+    fb_done(&b);
+}
+
+static void test_a_flow_of_another_configuration_goes_elsewhere(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct fb_flow *f = begin_flow(&b, "diamond");
+    const char *text = "diamond";
+    uint8_t *at = memmem(f->events[0].bytes.p, f->events[0].bytes.n, text, strlen(text));
+    assert_non_null(at);
+    at[0] = 'x';
+    fb_break(&b);
+    fb_run_all(&b);
+    assert_int_equal(b.last_return.code, SEL_RETURN_NO_RESOURCES);
+    assert_str_is(b.last_return.payload, "flow 'diamond' began under a configuration in which it "
+                                         "has other nodes or edges");
+    fb_done(&b);
+}
+
+/* What is damaged is refused, whatever it is; nothing breaks. */
+static void test_damaged_histories_break_nothing(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed < 300; seed++) {
+        struct flow_broker b;
+        struct sel_prng prng = {seed};
+        struct fb_flow *f = begin_flow(&b, seed % 2 ? "sub" : "fall");
+        for (uint32_t i = 0; i < 2 && fb_work(&b); i++) {
+            while (fb_turn(&b))
+                ;
+        }
+        f = &b.flows[0];
+        for (uint32_t i = 0; i < 2 && f->event_count > 0; i++) {
+            struct sel_buf *bytes = &f->events[sel_prng_below(&prng, f->event_count)].bytes;
+            bytes->p[sel_prng_below(&prng, bytes->n)] = (uint8_t)sel_prng_next(&prng);
+        }
+        for (uint32_t i = 0; i < b.flow_count; i++)
+            b.flows[i].is_over |= i > 0;
+        b.pending_count = 0;
+        fb_break(&b);
+        for (int i = 0; i < 20; i++) {
+            (void)fb_say_acks(&b);
+            (void)sel_dispatcher_turn(b.dispatcher);
+            while (sel_holder_poll(b.holder, b.now_us, &b.out) == SEL_PEER_SEND) {
+                if (sel_wire_message_type(sel_buf_str(&b.out), NULL) != SEL_MESSAGE_HELLO)
+                    continue; /* what it decides now is not looked at */
+                broker_end_hear(&b.end, &b.out);
+                fb_welcome(&b);
+                (void)fb_say_acks(&b);
+            }
+            b.now_us += 20000;
+        }
+        fb_done(&b);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_diamond_is_decided),
+        cmocka_unit_test(test_a_fallback_and_what_follows_it_know_what_failed),
+        cmocka_unit_test(test_a_flow_that_failed_says_why),
+        cmocka_unit_test(test_flows_are_taken_over_after_any_decision),
+        cmocka_unit_test(test_flows_are_taken_over_again_and_again),
+        cmocka_unit_test(test_a_session_that_goes_on_takes_nothing_away),
+        cmocka_unit_test(test_decisions_wait_for_room),
+        cmocka_unit_test(test_large_decisions_go_in_pieces),
+        cmocka_unit_test(test_a_state_stands_for_a_thousand_decisions),
+        cmocka_unit_test(test_a_flow_that_nobody_knows_goes_elsewhere),
+        cmocka_unit_test(test_a_throttled_flow_is_put_off_once),
+        cmocka_unit_test(test_a_request_without_a_path_fails_at_once),
+        cmocka_unit_test(test_a_flow_is_cancelled),
+        cmocka_unit_test(test_a_flow_that_ended_elsewhere_is_forgotten),
+        cmocka_unit_test(test_a_cancel_of_another_delivery_is_nothing),
+        cmocka_unit_test(test_a_drain_gives_flows_back_where_they_stand),
+        cmocka_unit_test(test_a_history_with_a_gap_is_not_believed),
+        cmocka_unit_test(test_a_flow_of_another_configuration_goes_elsewhere),
+        cmocka_unit_test(test_damaged_histories_break_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
