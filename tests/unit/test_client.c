@@ -335,6 +335,29 @@ static void test_wrong_flows_are_refused(void **state)
     assert_int_equal(w.brokers[0].submits, 0);
 }
 
+static void test_what_a_selective_run_says_needs_memory(void **state)
+{
+    (void)state;
+    static const struct sel_str tasks[] = {{"A", 1}};
+    struct sel_client_flow flow = flow_of(1);
+    struct sel_bytes bytes = {NULL, 7};
+    assert_int_equal(sel_client_make_selective(&flow, &bytes), 0);
+    assert_int_equal(bytes.n, 0); /* it is not selective */
+    flow.selective_tasks = flow.subsequent_flows = tasks;
+    flow.selective_task_count = flow.subsequent_flow_count = 1;
+    flow.run_subsequent = true;
+    int r = -ENOMEM;
+    for (int64_t n = 1; r < 0; n++) {
+        assert_true(n < 100);
+        sel_mem_fail_at(n);
+        r = sel_client_make_selective(&flow, &bytes);
+        sel_mem_fail_at(0);
+        assert_true(r == 0 || r == -ENOMEM);
+    }
+    assert_true(bytes.n > 40);
+    sel_client_bytes_free(&bytes);
+}
+
 /* Tasks as they were before they had `selective`. */
 static void test_old_programs_submit_to_new_libraries(void **state)
 {
@@ -778,6 +801,7 @@ int main(void)
         cmocka_unit_test(test_tasks_of_others_are_watched),
         cmocka_unit_test(test_flows_are_run),
         cmocka_unit_test(test_wrong_flows_are_refused),
+        cmocka_unit_test(test_what_a_selective_run_says_needs_memory),
         cmocka_unit_test(test_old_programs_submit_to_new_libraries),
         cmocka_unit_test(test_settling_is_told_to_who_asks),
         cmocka_unit_test(test_a_forgotten_session_loses_nothing),
