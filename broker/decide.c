@@ -250,6 +250,7 @@ static int make_child(struct taking *g, const struct sel_decision_start *start)
     child->is_nowait = start->flags & SEL_START_NOWAIT;
     child->is_throttled = true; /* here, if at all */
     child->run_flags = start->run_flags;
+    sel_broker_flow_set_name(b, child, sel_wire_find_field(start->fields, SEL_FIELD_TASK));
     sel_broker_flow_adopt(child, g->t, start->ordinal);
     entry->at_us = due;
     if (due && !sel_broker_timer_reserve(b, b->fresh_count))

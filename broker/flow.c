@@ -57,6 +57,17 @@ bool sel_broker_flow_init(struct sel_broker *b, uint32_t i)
     return true;
 }
 
+void sel_broker_flow_set_name(struct sel_broker *b, struct sel_flow *flow, struct sel_str name)
+{
+    if (flow->name || name.n == 0 || name.n > UINT8_MAX)
+        return;
+    flow->name = sel_pool_alloc(&b->pool, name.n);
+    if (!flow->name)
+        return;
+    memcpy(flow->name, name.p, name.n);
+    flow->name_size = (uint8_t)name.n;
+}
+
 struct sel_flow_try *sel_broker_try_new(struct sel_broker *b, struct sel_flow *flow,
                                         uint16_t attempt)
 {
@@ -120,6 +131,7 @@ void sel_broker_flow_unref(struct sel_broker *b, struct sel_flow *flow)
         if (parent)
             leave_parent(flow);
         sel_broker_piece_unref(b, flow->args);
+        sel_pool_free(&b->pool, flow->name, flow->name_size);
         sel_pool_free(&b->pool, flow, sizeof(*flow));
         flow = parent && --parent->refs == 0 ? free_try(b, parent) : NULL;
     }

@@ -2,11 +2,12 @@
  *
  * Layout of what they have beside the header, little-endian:
  *
- *   a run       flow (16), u32 attempt, u32 ordinal; DONE: its fields
- *   PIECE       fields: flow (16), u32 attempt, u32 number, u32 flags (of a state: 1 the last, 2
- * the first) RUNS        payload: u32 attempt, u32 first ordinal, u32 count, u16 flags for field
- * 15, u16 1: nobody waits for it, u64 step of the times of the starts, args and parents (16 each:
- * pieces, 0: none), u16 retries, u16 reserved; fields: as of the TASK; sequence: of the first */
+ *   a run       flow (16), u32 attempt, u32 ordinal, u32 0; DONE of a run: its fields; of a flow:
+ * its fields, of a sub-flow, then its name PIECE       fields: flow (16), u32 attempt, u32 number,
+ * u32 flags (of a state: 1 the last, 2 the first) RUNS        payload: u32 attempt, u32 first
+ * ordinal, u32 count, u16 flags for field 15, u16 1: nobody waits for it, u64 step of the times of
+ * the starts, args and parents (16 each: pieces, 0: none), u16 retries, u16 reserved; fields: as of
+ * the TASK; sequence: of the first */
 #include "broker/flow_log.h"
 
 #include "broker/internal.h"
@@ -33,6 +34,19 @@ bool sel_flow_ref_decode(struct sel_str bytes, struct sel_flow_ref *ret)
         .flags = sel_le_get32(bytes.p + 24),
     };
     return ret->attempt <= UINT16_MAX;
+}
+
+bool sel_flow_done_name(const struct sel_mutation *m, struct sel_str *ret_origin,
+                        struct sel_str *ret_name)
+{
+    size_t origin = m->flags & SEL_MUTATION_CHILD ? SEL_FLOW_REF_SIZE
+                    : m->key.n                    ? SEL_KEY_DIGEST
+                                                  : 0;
+    if (m->fields.n < origin)
+        return false;
+    *ret_origin = (struct sel_str){m->fields.p, origin};
+    *ret_name = (struct sel_str){m->fields.p + origin, m->fields.n - origin};
+    return true;
 }
 
 uint32_t sel_flow_used_at(struct sel_str payload, size_t i)

@@ -27,6 +27,9 @@ struct sel_flow_ref {
 void sel_flow_ref_encode(const struct sel_flow_ref *ref, uint8_t p[SEL_FLOW_REF_SIZE]);
 bool sel_flow_ref_decode(struct sel_str bytes, struct sel_flow_ref *ret);
 
+/* Divides the fields of the DONE of a flow: who started it (or the digest of its key), its name. */
+bool sel_flow_done_name(const struct sel_mutation *m, struct sel_str *ret_origin,
+                        struct sel_str *ret_name);
 /* The ordinal `i` of a USED. */
 uint32_t sel_flow_used_at(struct sel_str payload, size_t i);
 

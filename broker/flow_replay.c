@@ -108,6 +108,7 @@ static int replay_submit(struct sel_broker *b, const struct sel_mutation *m,
     sel_broker_try_unref(b, t);
     entry->flow->is_throttled = m->flags & SEL_MUTATION_THROTTLED;
     entry->flow->is_nowait = m->flags & SEL_MUTATION_NOWAIT;
+    sel_broker_flow_set_name(b, entry->flow, sel_wire_find_field(m->fields, SEL_FIELD_TASK));
     uint16_t attempt = entry->flow->current ? entry->flow->current->attempt : m->try_count;
     int r = sel_broker_replay_submit(b, m, i, place);
     entry->try_count = attempt;
@@ -135,14 +136,18 @@ static int replay_flow_done(struct sel_broker *b, const struct sel_mutation *m,
 {
     bool is_bad;
     struct sel_flow_ref ref;
+    struct sel_str origin = m->fields, name;
     uint32_t i = flow_for(b, m->id, &is_bad);
     if (i == SEL_NONE)
         return bad_or_no_memory(is_bad);
+    if (!sel_flow_done_name(m, &origin, &name))
+        return SEL_EFORMAT;
     struct sel_task_entry *entry = sel_broker_task_at(b, i);
     struct sel_flow *flow = entry->flow;
     bool was_ended = entry->state == SEL_TASK_ENDED;
     uint16_t pins = entry->pins;
     uint8_t flags = entry->flags;
+    sel_broker_flow_set_name(b, flow, name);
     if (!was_ended)
         sel_broker_flow_set_try(b, i, NULL);
     int r = sel_broker_replay_done(b, m, i, place);
@@ -154,7 +159,7 @@ static int replay_flow_done(struct sel_broker *b, const struct sel_mutation *m,
     if (r < 0 || !(m->flags & SEL_MUTATION_CHILD))
         return r;
     flow->is_nowait = m->flags & SEL_MUTATION_NOWAIT;
-    if (!sel_flow_ref_decode(m->fields, &ref))
+    if (!sel_flow_ref_decode(origin, &ref))
         return SEL_EFORMAT;
     r = link_parent(b, flow, ref.flow, ref.attempt, ref.number);
     if (r == 0 && !flow->is_nowait && sel_broker_try_is_current(flow->parent))
@@ -417,6 +422,8 @@ static int fill_piece(struct sel_broker *b, uint32_t i, const struct sel_mutatio
     entry->sequence = m->sequence;
     entry->extra = m->code == SEL_PIECE_BLOB ? SEL_NONE : ref->number;
     entry->code = (uint16_t)ref->flags;
+    int64_t age_us = b->now.unix_us - m->unix_us;
+    entry->at_us = b->now.mono_us - (age_us > 0 ? age_us : 0);
     sel_broker_log_claim(b, i, place, m->payload.n);
     return sel_broker_task_keep_blob(b, i, (struct sel_str){NULL, 0}, m->payload) ? 0 : SEL_ENOMEM;
 }

@@ -169,6 +169,7 @@ struct sel_flow {
     uint32_t entry;
     uint32_t refs; /* its entry, its attempts */
     uint8_t *blob; /* of its entry */
+    char *name;    /* for people; NULL: there was no memory for it */
     struct sel_flow_try *current;
     struct sel_flow_try *parent; /* a sub-flow: which attempt started it; NULL: a root */
     struct sel_flow *next_child, *prev_child; /* of the parent's attempt */
@@ -177,7 +178,7 @@ struct sel_flow {
         open_count; /* runs and sub-flows, of all attempts, that have not ended with all below */
     uint32_t args;  /* piece: the arguments outlive the submit; SEL_NONE */
     uint16_t run_flags;
-    uint16_t parents_size; /* unused for roots */
+    uint8_t name_size;
     bool is_nowait, is_throttled, is_done, has_tree_pin;
     bool is_live;         /* the owner knows all */
     bool in_pump;         /* of its owner's session */
@@ -722,6 +723,7 @@ void sel_broker_task_put_back(struct sel_broker *b, uint32_t task);
 uint8_t **sel_broker_blob_at(struct sel_task_entry *task);
 /* The entry, of which nothing but the id is known, is a flow. false: out of memory. */
 bool sel_broker_flow_init(struct sel_broker *b, uint32_t entry);
+void sel_broker_flow_set_name(struct sel_broker *b, struct sel_flow *flow, struct sel_str name);
 struct sel_flow_try *sel_broker_try_new(struct sel_broker *b, struct sel_flow *flow,
                                         uint16_t attempt); /* one reference; NULL: no memory */
 void sel_broker_try_ref(struct sel_flow_try *attempt);

@@ -123,7 +123,7 @@ int sel_mutation_next(struct sel_str *batch, struct sel_mutation *ret, struct se
     m.payload = rest;
     if (m.type == SEL_MUTATION_ALIAS && m.payload.n != 16)
         return damaged(err, "names no task to stand for");
-    if (m.key.n && m.type == SEL_MUTATION_DONE && m.fields.n != 16)
+    if (m.key.n && m.type == SEL_MUTATION_DONE && m.fields.n < 16)
         return damaged(err, "has a key and no digest");
     (void)take(batch, size);
     *ret = m;

@@ -2,43 +2,34 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "broker/internal.h"
-#include "core/value.h"
+#include "broker/query.h"
 
 #define LIST_MAX 10000u /* entries of an answer */
 #define ARENA_MAX ((size_t)32 << 20)
 
-struct query {
-    struct sel_broker *b;
-    struct sel_arena *arena;
-    const struct sel_wire_query *q;
-    struct sel_value *body;
-    const char *text; /* of an error */
-};
-
-static void put_u64(struct sel_value_builder *map, const char *key, uint64_t value)
+void sel_broker_put_u64(struct sel_value_builder *map, const char *key, uint64_t value)
 {
     sel_value_put_c(map, key, sel_value_from_u64(value));
 }
 
-static void put_bool(struct sel_value_builder *map, const char *key, bool value)
+void sel_broker_put_bool(struct sel_value_builder *map, const char *key, bool value)
 {
     sel_value_put_c(map, key, sel_value_from_bool(value));
 }
 
-static void put_text(struct sel_value_builder *map, struct sel_arena *arena, const char *key,
-                     const char *text)
+void sel_broker_put_text(struct sel_value_builder *map, struct sel_arena *arena, const char *key,
+                         const char *text)
 {
     const char *copy = sel_arena_strdup(arena, sel_str_c(text ? text : ""));
     map->failed |= !copy;
     sel_value_put_c(map, key, sel_value_from_c(copy));
 }
 
-static void put_id(struct sel_value_builder *map, struct sel_arena *arena, const char *key,
-                   struct sel_id id)
+void sel_broker_put_id(struct sel_value_builder *map, struct sel_arena *arena, const char *key,
+                       struct sel_id id)
 {
     char text[SEL_ID_TEXT_SIZE];
-    put_text(map, arena, key, sel_id_format(id, text));
+    sel_broker_put_text(map, arena, key, sel_id_format(id, text));
 }
 
 static void put_times(struct sel_value_builder *map, struct sel_arena *arena, const char *key,
@@ -47,28 +38,28 @@ static void put_times(struct sel_value_builder *map, struct sel_arena *arena, co
     struct sel_value_builder times;
     struct sel_value value = sel_value_null;
     sel_value_begin_map(&times, arena);
-    put_u64(&times, "count", h->count);
-    put_u64(&times, "p50_us", (uint64_t)sel_histogram_quantile(h, 0.5));
-    put_u64(&times, "p99_us", (uint64_t)sel_histogram_quantile(h, 0.99));
-    put_u64(&times, "max_us", (uint64_t)h->max);
+    sel_broker_put_u64(&times, "count", h->count);
+    sel_broker_put_u64(&times, "p50_us", (uint64_t)sel_histogram_quantile(h, 0.5));
+    sel_broker_put_u64(&times, "p99_us", (uint64_t)sel_histogram_quantile(h, 0.99));
+    sel_broker_put_u64(&times, "max_us", (uint64_t)h->max);
     map->failed |= sel_value_end(&times, &value) < 0;
     sel_value_put_c(map, key, value);
 }
 
 /* ---- the questions ---- */
 
-static int on_status(struct query *query)
+static int on_status(struct sel_broker_question *query)
 {
     struct sel_broker_stats s;
     struct sel_value_builder map;
     sel_broker_get_stats(query->b, &s);
     sel_value_begin_map(&map, query->arena);
-    put_id(&map, query->arena, "broker", query->b->id);
-    put_u64(&map, "incarnation", s.incarnation);
-    put_u64(&map, "shard", query->b->options.shard);
-    put_bool(&map, "draining", s.is_draining);
-    put_bool(&map, "full", s.is_full);
-    put_bool(&map, "recovering", s.is_recovering);
+    sel_broker_put_id(&map, query->arena, "broker", query->b->id);
+    sel_broker_put_u64(&map, "incarnation", s.incarnation);
+    sel_broker_put_u64(&map, "shard", query->b->options.shard);
+    sel_broker_put_bool(&map, "draining", s.is_draining);
+    sel_broker_put_bool(&map, "full", s.is_full);
+    sel_broker_put_bool(&map, "recovering", s.is_recovering);
     const struct {
         const char *name;
         uint64_t value;
@@ -111,13 +102,13 @@ static int on_status(struct query *query)
         {"journal_last", query->b->log.committed},
     };
     for (size_t i = 0; i < SEL_COUNT(numbers); i++)
-        put_u64(&map, numbers[i].name, numbers[i].value);
+        sel_broker_put_u64(&map, numbers[i].name, numbers[i].value);
     put_times(&map, query->arena, "commit", &s.commit_us);
     put_times(&map, query->arena, "queue", &s.queue_us);
     return sel_value_end(&map, query->body);
 }
 
-static int on_queues(struct query *query)
+static int on_queues(struct sel_broker_question *query)
 {
     struct sel_value_builder list;
     sel_value_begin_list(&list, query->arena);
@@ -129,43 +120,45 @@ static int on_queues(struct query *query)
             continue; /* of ends that came without a SUBMIT */
         sel_value_begin_map(&map, query->arena);
         sel_value_put_c(&map, "name", sel_value_from_str(q->name));
-        put_u64(&map, "depth", q->depth);
-        put_u64(&map, "workers", q->workers);
-        put_u64(&map, "submitted", q->submitted);
-        put_u64(&map, "finished", q->finished);
-        put_u64(&map, "failed", q->failed);
+        sel_broker_put_bool(&map, "flows", q->is_flows);
+        sel_broker_put_u64(&map, "depth", q->depth);
+        sel_broker_put_u64(&map, "workers", q->workers);
+        sel_broker_put_u64(&map, "submitted", q->submitted);
+        sel_broker_put_u64(&map, "finished", q->finished);
+        sel_broker_put_u64(&map, "failed", q->failed);
         list.failed |= sel_value_end(&map, &value) < 0;
         sel_value_add(&list, value);
     }
     return sel_value_end(&list, query->body);
 }
 
-static void put_session(struct query *query, struct sel_value_builder *map,
+static void put_session(struct sel_broker_question *query, struct sel_value_builder *map,
                         const struct sel_broker_session *s)
 {
     int64_t now_us = query->b->now.mono_us;
     char number[20];
     (void)snprintf(number, sizeof(number), "%" PRIx64, s->s.number);
-    put_text(map, query->arena, "session", number);
-    put_text(map, query->arena, "name", s->name);
-    put_text(map, query->arena, "role", s->is_worker ? "worker" : "producer");
-    put_bool(map, "connected", s->is_connected);
-    put_u64(map, "age_us", (uint64_t)(now_us - s->since_us));
-    put_u64(map, "heard_us_ago", (uint64_t)(now_us > s->heard_us ? now_us - s->heard_us : 0));
-    put_u64(map, "records_in", s->records_in);
-    put_u64(map, "records_out", s->records_out);
-    put_u64(map, "unsettled", s->s.out.next - 1 - s->s.out.settled);
+    sel_broker_put_text(map, query->arena, "session", number);
+    sel_broker_put_text(map, query->arena, "name", s->name);
+    sel_broker_put_text(map, query->arena, "role", s->is_worker ? "worker" : "producer");
+    sel_broker_put_bool(map, "connected", s->is_connected);
+    sel_broker_put_u64(map, "age_us", (uint64_t)(now_us - s->since_us));
+    sel_broker_put_u64(map, "heard_us_ago",
+                       (uint64_t)(now_us > s->heard_us ? now_us - s->heard_us : 0));
+    sel_broker_put_u64(map, "records_in", s->records_in);
+    sel_broker_put_u64(map, "records_out", s->records_out);
+    sel_broker_put_u64(map, "unsettled", s->s.out.next - 1 - s->s.out.settled);
     if (!s->is_worker)
         return;
-    put_u64(map, "slots", s->slots);
-    put_u64(map, "window", s->window);
-    put_u64(map, "tasks", s->in_flight);
-    put_u64(map, "finished", s->finished);
-    put_bool(map, "stalled", s->is_stalled);
-    put_bool(map, "ready", s->ready_batch <= query->b->log.committed);
+    sel_broker_put_u64(map, "slots", s->slots);
+    sel_broker_put_u64(map, "window", s->window);
+    sel_broker_put_u64(map, "tasks", s->in_flight);
+    sel_broker_put_u64(map, "finished", s->finished);
+    sel_broker_put_bool(map, "stalled", s->is_stalled);
+    sel_broker_put_bool(map, "ready", s->ready_batch <= query->b->log.committed);
 }
 
-static int list_sessions(struct query *query, bool workers_only)
+static int list_sessions(struct sel_broker_question *query, bool workers_only)
 {
     struct sel_value_builder list;
     uint32_t count = 0;
@@ -185,20 +178,20 @@ static int list_sessions(struct query *query, bool workers_only)
     return sel_value_end(&list, query->body);
 }
 
-static int on_workers(struct query *query)
+static int on_workers(struct sel_broker_question *query)
 {
     return list_sessions(query, true);
 }
 
-static int on_sessions(struct query *query)
+static int on_sessions(struct sel_broker_question *query)
 {
     return list_sessions(query, false);
 }
 
-static const char *const state_names[] = {"free",   "orphan",    "held",  "waiting",
-                                          "queued", "delivered", "ended", "alias"};
+static const char *const state_names[] = {"free",      "orphan", "held",  "waiting", "queued",
+                                          "delivered", "ended",  "alias", "piece"};
 
-static int put_task(struct query *query, uint32_t i)
+static int put_task(struct sel_broker_question *query, uint32_t i)
 {
     struct sel_broker *b = query->b;
     const struct sel_task_entry *task = sel_broker_task_at(b, i);
@@ -207,8 +200,8 @@ static int put_task(struct query *query, uint32_t i)
     if (task->state == SEL_TASK_ALIAS)
         return put_task(query, task->holder);
     sel_value_begin_map(&map, query->arena);
-    put_id(&map, query->arena, "id", task->id);
-    put_text(&map, query->arena, "state", state_names[task->state]);
+    sel_broker_put_id(&map, query->arena, "id", task->id);
+    sel_broker_put_text(&map, query->arena, "state", state_names[task->state]);
     if (task->state != SEL_TASK_ENDED && sel_broker_task_get_blob(b, i, &fields, &payload) == 0 &&
         (name = sel_broker_task_name(fields)).n) {
         const char *copy = sel_arena_strdup(query->arena, name);
@@ -216,22 +209,23 @@ static int put_task(struct query *query, uint32_t i)
         sel_value_put_c(&map, "task", sel_value_from_c(copy));
     }
     sel_value_put_c(&map, "queue", sel_value_from_str(b->queues[task->queue].name));
-    put_u64(&map, "priority", task->priority);
-    put_u64(&map, "level", task->level);
-    put_u64(&map, "try", task->try_count);
-    put_u64(&map, "delivery", task->delivery);
-    put_u64(&map, "lost", task->lost);
+    sel_broker_put_u64(&map, "priority", task->priority);
+    sel_broker_put_u64(&map, "level", task->level);
+    sel_broker_put_u64(&map, "try", task->try_count);
+    sel_broker_put_u64(&map, "delivery", task->delivery);
+    sel_broker_put_u64(&map, "lost", task->lost);
     if (task->state == SEL_TASK_ENDED)
-        put_u64(&map, "code", task->code);
+        sel_broker_put_u64(&map, "code", task->code);
     if (task->state == SEL_TASK_DELIVERED)
-        put_text(&map, query->arena, "worker", b->sessions[task->holder]->name);
+        sel_broker_put_text(&map, query->arena, "worker", b->sessions[task->holder]->name);
     if (task->state == SEL_TASK_WAITING)
-        put_u64(&map, "due_us",
-                (uint64_t)(task->at_us > b->now.mono_us ? task->at_us - b->now.mono_us : 0));
+        sel_broker_put_u64(
+            &map, "due_us",
+            (uint64_t)(task->at_us > b->now.mono_us ? task->at_us - b->now.mono_us : 0));
     return sel_value_end(&map, query->body);
 }
 
-static int on_task(struct query *query)
+static int on_task(struct sel_broker_question *query)
 {
     const struct sel_value *id = sel_value_get(&query->q->args, SEL_STR("id"));
     struct sel_str text = {NULL, 0};
@@ -250,19 +244,19 @@ static int on_task(struct query *query)
     return put_task(query, i);
 }
 
-static int on_drain(struct query *query)
+static int on_drain(struct sel_broker_question *query)
 {
     sel_broker_drain(query->b);
     return on_status(query);
 }
 
-static int on_resume(struct query *query)
+static int on_resume(struct sel_broker_question *query)
 {
     query->b->is_draining = false;
     return on_status(query);
 }
 
-static int on_config(struct query *query)
+static int on_config(struct sel_broker_question *query)
 {
     const struct sel_broker_options *o = &query->b->options;
     struct sel_value_builder map;
@@ -294,27 +288,36 @@ static int on_config(struct query *query)
         {"journal_compact_min", o->journal_compact_min},
     };
     for (size_t i = 0; i < SEL_COUNT(numbers); i++)
-        put_u64(&map, numbers[i].name, numbers[i].value);
+        sel_broker_put_u64(&map, numbers[i].name, numbers[i].value);
     return sel_value_end(&map, query->body);
 }
 
 static const struct {
     const char *what;
-    int (*fn)(struct query *query);
+    int (*fn)(struct sel_broker_question *query);
 } questions[] = {
-    {"status", on_status},     {"queues", on_queues}, {"workers", on_workers},
-    {"sessions", on_sessions}, {"task", on_task},     {"drain", on_drain},
-    {"resume", on_resume},     {"config", on_config},
+    {"status", on_status},
+    {"queues", on_queues},
+    {"workers", on_workers},
+    {"sessions", on_sessions},
+    {"task", on_task},
+    {"drain", on_drain},
+    {"resume", on_resume},
+    {"config", on_config},
+    {"flows", sel_broker_ask_flows},
+    {"flow", sel_broker_ask_flow},
+    {"flow.runs", sel_broker_ask_flow_runs},
+    {"flow.history", sel_broker_ask_flow_history},
 };
 
-static int ask(struct query *query)
+static int ask(struct sel_broker_question *query)
 {
     for (size_t i = 0; i < SEL_COUNT(questions); i++) {
         if (sel_str_eq_c(query->q->what, questions[i].what))
             return questions[i].fn(query);
     }
-    query->text = "no such question; there are status, queues, workers, sessions, task, drain, "
-                  "resume, config";
+    query->text = "no such question; there are status, queues, workers, sessions, task, flows, "
+                  "flow, flow.runs, flow.history, drain, resume, config";
     return SEL_EUNSUPPORTED;
 }
 
@@ -347,7 +350,7 @@ void sel_broker_query(struct sel_broker *b, struct sel_str frame, struct sel_bro
     int r = type < 0 ? type : SEL_EUNSUPPORTED;
     if (type == SEL_MESSAGE_QUERY)
         r = sel_wire_decode_query(&b->arena, frame, &q, &err);
-    struct query query = {b, &b->arena, &q, &body, err.text[0] ? err.text : NULL};
+    struct sel_broker_question query = {b, &b->arena, &q, &body, err.text[0] ? err.text : NULL};
     if (r == 0)
         r = ask(&query);
     else if (!query.text)

@@ -334,32 +334,45 @@ void sel_broker_session_refuse(struct sel_broker *b, struct sel_broker_session *
 
 /* ---- ending ---- */
 
-/* Whose it is, of a run and of a sub-flow: their starts may be dropped. */
+struct end_fields { /* of a DONE: room for each form */
+    uint8_t bytes[SEL_FLOW_REF_SIZE + UINT8_MAX];
+};
+
+/* What a DONE says of a run and of a flow, whose starts may be dropped: who started it, its name.
+ */
 static void put_origin(const struct sel_task_entry *task, struct sel_mutation *m,
-                       uint8_t bytes[SEL_FLOW_REF_SIZE])
+                       struct end_fields *fields)
 {
     bool is_run = task->kind == SEL_KIND_RUN;
     const struct sel_flow_try *t = is_run ? task->attempt : task->flow->parent;
-    if (!is_run)
+    size_t size = m->fields.n; /* of a key's digest */
+    if (size)
+        memcpy(fields->bytes, m->fields.p, size);
+    if (t) {
+        sel_flow_ref_encode(
+            &(struct sel_flow_ref){.flow = t->flow->id,
+                                   .attempt = t->attempt,
+                                   .number = is_run ? task->extra : task->flow->ordinal},
+            fields->bytes);
+        size = SEL_FLOW_REF_SIZE;
+        m->flags |= is_run ? SEL_MUTATION_RUN : SEL_MUTATION_CHILD;
+        if (is_run ? task->group->is_nowait : task->flow->is_nowait)
+            m->flags |= SEL_MUTATION_NOWAIT;
+    }
+    if (!is_run) {
         m->flags |= SEL_MUTATION_FLOW;
-    if (!t)
-        return;
-    sel_flow_ref_encode(
-        &(struct sel_flow_ref){.flow = t->flow->id,
-                               .attempt = t->attempt,
-                               .number = is_run ? task->extra : task->flow->ordinal},
-        bytes);
-    m->flags |= is_run ? SEL_MUTATION_RUN : SEL_MUTATION_CHILD;
-    if (is_run ? task->group->is_nowait : task->flow->is_nowait)
-        m->flags |= SEL_MUTATION_NOWAIT;
-    m->fields = (struct sel_str){(const char *)bytes, SEL_FLOW_REF_SIZE};
+        if (task->flow->name_size)
+            memcpy(fields->bytes + size, task->flow->name, task->flow->name_size);
+        size += task->flow->name_size;
+    }
+    m->fields = (struct sel_str){(const char *)fields->bytes, size};
 }
 
 int sel_broker_task_log_end(struct sel_broker *b, uint32_t i, uint16_t code, struct sel_str payload,
                             struct sel_log_place *ret)
 {
     const struct sel_task_entry *task = sel_broker_task_at(b, i);
-    uint8_t origin[SEL_FLOW_REF_SIZE];
+    struct end_fields fields;
     struct sel_mutation m = {
         .type = SEL_MUTATION_DONE,
         .level = task->level,
@@ -371,13 +384,13 @@ int sel_broker_task_log_end(struct sel_broker *b, uint32_t i, uint16_t code, str
         .name = b->queues[task->queue].name,
         .payload = payload,
     };
-    if (task->kind == SEL_KIND_RUN || task->kind == SEL_KIND_FLOW)
-        put_origin(task, &m, origin);
     if (task->flags & SEL_TASK_KEYED) {
         const uint8_t *digest;
         sel_broker_key_of(b, i, &m.key, &digest);
         m.fields = (struct sel_str){(const char *)digest, SEL_KEY_DIGEST};
     }
+    if (task->kind == SEL_KIND_RUN || task->kind == SEL_KIND_FLOW)
+        put_origin(task, &m, &fields);
     return sel_broker_log_put(b, &m, task->level, ret);
 }
 

@@ -143,6 +143,8 @@ static int fill(struct sel_broker *b, struct sel_broker_session *s, uint32_t i,
     if (queue == SEL_NONE || (item->flags & SEL_ITEM_FLOW && !be_flow(b, i)))
         return SEL_ENOMEM;
     task->queue = (uint16_t)queue;
+    if (task->kind == SEL_KIND_FLOW)
+        sel_broker_flow_set_name(b, task->flow, item->task);
     task->priority = item->priority;
     task->level = level & 3u;
     int r = level > SEL_LEVEL_MEMORY ? journal(b, i, item, due) : 0;

@@ -569,6 +569,68 @@ static void test_a_broker_without_memory_takes_a_decision_whole_or_not(void **st
     }
 }
 
+/* One answer, as JSON. */
+static const char *ask(struct world_flows *f, struct sel_arena *arena, const char *what,
+                       const char *args)
+{
+    struct sel_wire_query query = {.n = 1, .what = sel_str_c(what)};
+    struct sel_buf frame = {0}, reply = {0};
+    struct sel_wire_reply answer;
+    query.args = sel_test_json(arena, args);
+    sel_wire_encode_query(&query, &frame);
+    sel_broker_query(f->w.broker, sel_buf_str(&frame), now_of(&f->w), &reply);
+    const char *copy = sel_arena_memdup(arena, reply.p, reply.n);
+    assert_int_equal(sel_wire_decode_reply(arena, (struct sel_str){copy, reply.n}, &answer, NULL),
+                     0);
+    copy = answer.code ? sel_arena_strdup(arena, answer.text)
+                       : sel_test_json_text(arena, &answer.body);
+    sel_buf_done(&frame);
+    sel_buf_done(&reply);
+    return copy;
+}
+
+static void assert_has(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("'%s' is not in %s", part, text);
+}
+
+static void test_flows_are_told_of(void **state)
+{
+    (void)state;
+    struct world_flows *f = flows_new(true);
+    struct sel_arena arena = {0};
+    static const char *const of_first = "{\"id\": \"00000000-0000-004d-0000-000000000001\"}";
+    run_flow(f, 1, "w3", SEL_LEVEL_COMMIT, 0);
+    run_flow(f, 2, "s1", SEL_LEVEL_COMMIT, 0);
+    run(&f->w, 30000);
+    for (int life = 0; life < 2; life++) {
+        const char *text = ask(f, &arena, "flows", "{\"name\": \"w3\"}");
+        assert_has(text, "\"name\":\"w3\",\"open\":3,\"queue\":\"celery\",\"state\":\"running\"");
+        assert_null(strstr(text, "s1"));
+        assert_has(ask(f, &arena, "flows", "{\"limit\": 1}"), "\"next\":");
+        assert_has(ask(f, &arena, "flow", of_first), "\"number\":1");
+        text = ask(f, &arena, "flow.runs", of_first);
+        assert_has(text, "\"name\":\"Noop\",\"ordinal\":2");
+        text = ask(f, &arena, "flow.history", of_first);
+        assert_has(text, "\"kind\":\"events\",\"number\":1");
+        text = ask(f, &arena, "flow.runs", "{\"id\": \"00000000-0000-004d-0000-000000000002\"}");
+        assert_has(text, "\"name\":\"c1\"");
+        restart_broker(f);
+        run(&f->w, 30000000);
+    }
+    (void)go_on_until(f, 2);
+    assert_has(ask(f, &arena, "flows", "{\"state\": \"finished\", \"name\": \"w3\"}"), "w3");
+    restart_broker(f);
+    run(&f->w, 1000);
+    assert_has(ask(f, &arena, "flow", of_first), "\"name\":\"w3\"");
+    assert_has(ask(f, &arena, "flow", "{\"id\": \"00000000-0000-004d-0000-000000000009\"}"),
+               "no such");
+    assert_has(ask(f, &arena, "flow", "{}"), "UUID");
+    sel_arena_done(&arena);
+    flows_done(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -585,6 +647,7 @@ int main(void)
         cmocka_unit_test(test_a_dispatcher_that_errs_loses_its_flow),
         cmocka_unit_test(test_flows_that_nobody_decides_wait),
         cmocka_unit_test(test_a_journal_is_compacted_around_flows),
+        cmocka_unit_test(test_flows_are_told_of),
         cmocka_unit_test(test_a_broker_without_memory_takes_a_decision_whole_or_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

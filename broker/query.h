@@ -1,0 +1,31 @@
+/* broker/query.h - what the files that answer questions share. Private to broker/. */
+#ifndef SEL_BROKER_QUERY_H
+#define SEL_BROKER_QUERY_H
+
+#include "broker/internal.h"
+#include "core/value.h"
+
+/* A question under way. */
+struct sel_broker_question {
+    struct sel_broker *b;
+    struct sel_arena *arena;
+    const struct sel_wire_query *q;
+    struct sel_value *body; /* the answer */
+    const char *text;       /* of an error */
+};
+
+void sel_broker_put_u64(struct sel_value_builder *map, const char *key, uint64_t value);
+void sel_broker_put_bool(struct sel_value_builder *map, const char *key, bool value);
+/* Copies the text. */
+void sel_broker_put_text(struct sel_value_builder *map, struct sel_arena *arena, const char *key,
+                         const char *text);
+void sel_broker_put_id(struct sel_value_builder *map, struct sel_arena *arena, const char *key,
+                       struct sel_id id);
+
+/* ---- query_flows.c: docs/operations.md, "Questions about flows" ---- */
+int sel_broker_ask_flows(struct sel_broker_question *question);
+int sel_broker_ask_flow(struct sel_broker_question *question);
+int sel_broker_ask_flow_runs(struct sel_broker_question *question);
+int sel_broker_ask_flow_history(struct sel_broker_question *question);
+
+#endif
