@@ -150,7 +150,7 @@ static int take_page(struct session *s, const struct sel_value *answer,
             return r;
         sel_value_add(&s->list, row);
     }
-    bool has_next = next && sel_value_is(next, SEL_TEXT) && sel_value_count(flows) > 0;
+    bool has_next = next && sel_value_is(next, SEL_TEXT);
     *ret_next = has_next && !s->is_cut ? next : NULL;
     return 0;
 }
@@ -158,7 +158,7 @@ static int take_page(struct session *s, const struct sel_value *answer,
 /* All pages up to the limit. 0 or an error. */
 static int ask_all(struct session *s, struct sel_client_query *query, struct sel_error *err)
 {
-    char last[SEL_ID_TEXT_SIZE];
+    char last[SEL_ID_TEXT_SIZE] = "";
     struct sel_value after;
     const struct sel_value *next = NULL;
     int r;
@@ -172,10 +172,12 @@ static int ask_all(struct session *s, struct sel_client_query *query, struct sel
                 r = sel_error_set(err, r, (struct sel_pos){0}, "the broker's answer: %s",
                                   sel_error_text(r));
         }
-        if (r == 0 && next && sel_value_str(next).n < sizeof(last)) {
-            struct sel_str text = sel_value_str(next); /* goes with its page */
+        if (r == 0 && next && sel_value_str(next).n < sizeof(last) &&
+            !sel_str_eq_c(sel_value_str(next), last)) { /* it gets on */
+            struct sel_str text = sel_value_str(next);  /* goes with its page */
             memcpy(last, text.p, text.n);
-            after = sel_value_from_str((struct sel_str){last, text.n});
+            last[text.n] = '\0';
+            after = sel_value_from_c(last);
         } else {
             next = NULL;
         }

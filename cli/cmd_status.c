@@ -82,9 +82,9 @@ static int ask_flow(struct session *s, const char *what, const char *key, int64_
 
 typedef int take_fn(struct sel_flow_view *view, const struct sel_value *answer, int64_t *ret_next);
 
-/* Asks page by page; `only_first`: just once. 0 or an error. */
+/* Asks page by page; `is_brief`: until there are some runs. 0 or an error. */
 static int ask_pages(struct session *s, const char *what, const char *key, int64_t limit,
-                     bool only_first, take_fn *take, struct sel_error *err)
+                     bool is_brief, take_fn *take, struct sel_error *err)
 {
     int64_t from = -1, next = -1;
     int r;
@@ -102,7 +102,7 @@ static int ask_pages(struct session *s, const char *what, const char *key, int64
         if (next <= from) /* it does not get on */
             break;
         from = next;
-    } while (r == 0 && !only_first);
+    } while (r == 0 && !(is_brief && s->view.runs.count > 0));
     return r;
 }
 

@@ -146,7 +146,7 @@ int sel_flow_view_add_runs(struct sel_flow_view *view, const struct sel_value *a
             return r;
         sel_value_add(&view->runs, run);
     }
-    *ret_next = sel_value_count(runs) ? int_in(answer, "next", -1) : -1;
+    *ret_next = int_in(answer, "next", -1);
     return 0;
 }
 
@@ -288,6 +288,12 @@ static int read_item(struct sel_flow_view *view, struct sel_flow_view_decision *
     return r < 0 ? r : take_events(view, decision, rest);
 }
 
+static void give_up(struct sel_flow_view *view, const char *problem)
+{
+    view->problem = problem;
+    view->has_state = false;
+}
+
 /* What was put together is whole: it is read. Damage is told once, and ends the reading. */
 static int finish_item(struct sel_flow_view *view)
 {
@@ -299,8 +305,7 @@ static int finish_item(struct sel_flow_view *view)
     if (r == 0 && !view->problem)
         r = read_item(view, decision);
     if (r < 0 && r != SEL_ENOMEM) {
-        view->problem = "what the dispatcher wrote of it cannot be read";
-        view->has_state = false;
+        give_up(view, "what the dispatcher wrote of it cannot be read");
         r = 0;
     }
     sel_buf_clear(&view->item);
@@ -322,7 +327,10 @@ static int add_item(struct sel_flow_view *view, const struct sel_value *item)
     view->pending.is_state = is_state;
     view->pending.is_there = true;
     view->pending.age_us = int_in(item, "age_us", 0);
-    sel_buf_put_str(&view->item, bytes_in(item, "bytes", SEL_BIN));
+    struct sel_str bytes = bytes_in(item, "bytes", SEL_BIN);
+    if (bytes.n == 0 && int_in(item, "size", 0) > 0 && !view->problem)
+        give_up(view, "a decision is too large to be told; the next snapshot will tell");
+    sel_buf_put_str(&view->item, bytes);
     return 0;
 }
 
@@ -338,7 +346,7 @@ int sel_flow_view_add_history(struct sel_flow_view *view, const struct sel_value
         if (r < 0)
             return r;
     }
-    *ret_next = sel_value_count(items) ? int_in(answer, "next", -1) : -1;
+    *ret_next = int_in(answer, "next", -1);
     return 0;
 }
 

@@ -56,7 +56,7 @@ int sel_flow_view_init(struct sel_flow_view *view, struct sel_arena *arena,
                        const struct sel_value *head) SEL_WARN_UNUSED;
 void sel_flow_view_done(struct sel_flow_view *view);
 /* The next answer to `flow.runs` or `flow.history`; *ret_next: what to ask for next, -1: nothing.
- */
+ * An answer may have nothing in it and yet a next one. */
 int sel_flow_view_add_runs(struct sel_flow_view *view, const struct sel_value *answer,
                            int64_t *ret_next) SEL_WARN_UNUSED;
 int sel_flow_view_add_history(struct sel_flow_view *view, const struct sel_value *answer,

@@ -196,6 +196,30 @@ static void test_answers_of_another_form_are_refused(void **state)
     assert_code(sel_flow_view_init(&view, NULL, &sel_value_null), SEL_EFORMAT);
 }
 
+/* The broker leaves out the bytes of a decision that is too large for an answer. */
+static void test_a_decision_that_is_not_told_is_said(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w);
+    (void)add(&w, flow_answers_history(&w.arena, 1, 1, 2));
+    struct sel_value item = sel_test_json(
+        &w.arena, "{\"number\": 2, \"kind\": \"events\", \"size\": 3000000, \"age_us\": 1}");
+    (void)add(&w, flow_answers_page(&w.arena, "items", &item, 1, -1));
+    (void)add(&w, flow_answers_history(&w.arena, 3, 3, -1));
+    struct sel_value all = value_of(&w);
+    assert_non_null(strstr(sel_test_json_text(&w.arena, sel_value_get_c(&all, "problem")),
+                           "too large to be told"));
+    assert_json(sel_value_get_c(&all, "nodes"), "[]");
+    const struct sel_value *history = sel_value_get_c(&all, "history");
+    assert_int_equal(sel_value_count(history), 3);
+    assert_int_equal(sel_value_count(sel_value_get_c(sel_value_at(history, 0), "events")), 2);
+    end(&w);
+    begin(&w); /* an answer may be empty and yet not the last */
+    assert_int_equal(add(&w, flow_answers_page(&w.arena, "items", NULL, 0, 7)), 7);
+    end(&w);
+}
+
 /* A decision that starts a lot is told in a few words. */
 static void test_a_large_decision_is_told_in_short(void **state)
 {
@@ -260,6 +284,7 @@ int main(void)
         cmocka_unit_test(test_it_is_printed),
         cmocka_unit_test(test_damage_is_said_in_place_of_nodes),
         cmocka_unit_test(test_answers_of_another_form_are_refused),
+        cmocka_unit_test(test_a_decision_that_is_not_told_is_said),
         cmocka_unit_test(test_a_large_decision_is_told_in_short),
         cmocka_unit_test(test_lack_of_memory_is_said),
     };
