@@ -29,6 +29,18 @@ BROKER = "3c5e7a90-1122-4b33-8c44-d55e66f77a88"
 SESSION = (3 << 32) | 17
 
 
+def decision():
+    """The payload of a DECIDE: the end of run 3 was used, four runs of a task start, and a sub-flow."""
+    def start(ordinal, count, flags, args, parents, fields, child):
+        return struct.pack("<IIHHIIHHQQ", ordinal, count, 1, flags, args, parents, len(fields), 0, 0, 0) + child + fields
+    fields = [struct.pack("<BBH", 1, 0, len(name)) + name for name in (b"Resize", b"publish")]
+    starts = start(10, 4, 0, 0, 1, fields[0], bytes(16)) + start(14, 1, 1, 2, 0, fields[1], uuid.UUID(ID2).bytes)
+    blobs = [b"parents", b"\x81\xa1a\x01"]
+    events = b"events"
+    head = struct.pack("<IIIIIIIIQII", 5, 0, 1, len(blobs), 2, len(events), 0, 0, 0, 0, 0)
+    return head + struct.pack("<I", 3) + struct.pack("<II", *map(len, blobs)) + starts + b"".join(blobs) + events
+
+
 # ---- msgpack, shortest forms ----
 
 def pack(value):
@@ -321,6 +333,17 @@ def data_vectors():
     good_data("cancelled", [{"type": "CANCELLED", "id": ID, "handle": 5, "delivery": 1}])
     good_data("want", [{"type": "WANT", "queue": 3, "code": 1}, {"type": "WANT", "queue": 65535}])
     good_data("watch", [{"type": "WATCH", "id": ID2}])
+    good_data("submit-flow", [dict(SUBMIT, flags=0x0300, fields={"task": "ingest",
+                               "selective": pack({"tasks": ["Count"], "follow_subflows": True}).hex()})])
+    about = {"id": ID, "handle": TASK["handle"], "try": 1, "delivery": 2}
+    good_data("decide", [dict(about, type="DECIDE", payload=decision().hex()),
+                         dict(about, type="DECIDE", flags=0x1000, payload=decision()[:100].hex()),
+                         dict(about, type="DECIDE", payload=decision()[100:].hex()), {"type": "VOID"}])
+    good_data("history", [dict(TASK, flags=0x0500), dict(about, type="STATE", code=7, flags=0x1000, payload="01"),
+                          dict(about, type="STATE", code=7, payload="02"), dict(about, type="EVENTS", code=8, payload="03"),
+                          dict(about, type="ENDED", handle=4, code=1, flags=0x2000, payload=pack({"class": "KeyError", "message": "a"}).hex()),
+                          dict(about, type="ENDED", handle=5), dict(about, type="LIVE", code=8)])
+    good_data("return-throttled", [dict(about, type="RETURN", code=3, fields={"countdown": 100000, "limit_key": "ingest"})])
     good_data("data-many", [{"type": "QUEUE", "queue": 1, "payload": "61"}, SUBMIT, dict(bare, id=ID2),
                             {"type": "WATCH", "id": ID}], dict(first=41, ack=3, settled=2, credit_records=5, credit_bytes=600))
     shown = {"message": "DATA", "session": SESSION, "first": 1, "records": [SUBMIT]}
