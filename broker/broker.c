@@ -127,7 +127,7 @@ int sel_broker_new(const struct sel_broker_options *options, const struct sel_br
     const char *bad = why_bad(&b->options, has_journal);
     int r = bad ? sel_error_set(err, SEL_ERANGE, (struct sel_pos){0}, "%s", bad) : 0;
     if (r == 0)
-        r = sel_broker_tasks_init(&b->tasks);
+        r = sel_broker_tasks_init(&b->tasks, b->options.seed);
     if (r == 0)
         r = sel_broker_sessions_init(b);
     if (r < 0) {

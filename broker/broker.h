@@ -48,6 +48,7 @@ struct sel_broker_io {
 
 /* Zero stands for the default in brackets. */
 struct sel_broker_options {
+    uint64_t seed;             /* random: of the hash of ids, which others choose */
     uint32_t shard;            /* of a cluster, below 4096 */
     int64_t lease_us;          /* a peer unheard for so long is forgotten [10 s] */
     int64_t beat_us;           /* how often peers shall say something [lease_us / 5] */

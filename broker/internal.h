@@ -110,6 +110,7 @@ struct sel_task_table {
     uint32_t count;                /* entries in use */
     struct sel_task_place *places; /* by id, open addressing */
     uint32_t place_bits;
+    uint64_t factors[2]; /* odd, of the hash of ids */
     uint64_t by_state[SEL_TASK_PIECE + 1];
 };
 
@@ -455,7 +456,7 @@ void sel_broker_say(struct sel_broker *b, enum sel_broker_log level, const char 
 uint64_t sel_broker_memory(const struct sel_broker *b);
 
 /* ---- task.c: the table ---- */
-int sel_broker_tasks_init(struct sel_task_table *t) SEL_WARN_UNUSED;
+int sel_broker_tasks_init(struct sel_task_table *t, uint64_t seed) SEL_WARN_UNUSED;
 void sel_broker_tasks_done(struct sel_task_table *t);
 static inline struct sel_task_entry *sel_broker_task_at(const struct sel_broker *b, uint32_t i)
 {

@@ -98,10 +98,12 @@ static int new_broker(struct sel_broker_process *process, struct sel_error *err)
 {
     struct sel_broker_io io = {process, io_send, process->journal ? io_read : NULL, io_log};
     struct sel_id id;
-    if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id))
+    struct sel_broker_options options = process->config->options;
+    if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id) ||
+        getrandom(&options.seed, sizeof(options.seed), 0) != (ssize_t)sizeof(options.seed))
         return sel_error_set(err, -errno, (struct sel_pos){0}, "no random bytes: %s",
                              strerror(errno));
-    return sel_broker_new(&process->config->options, &io, id, &process->broker, err);
+    return sel_broker_new(&options, &io, id, &process->broker, err);
 }
 
 struct replay {

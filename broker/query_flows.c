@@ -174,7 +174,8 @@ int sel_broker_ask_flows(struct sel_broker_question *q)
 {
     struct sel_broker *b = q->b;
     struct sel_str name = text_arg(q, "name"), state = text_arg(q, "state");
-    uint32_t limit = limit_arg(q), count = 0, i = 0, last = SEL_NONE;
+    uint32_t limit = limit_arg(q), count = 0, i = 0;
+    struct sel_id last = {0, 0}; /* what can be asked for as `after` */
     uint32_t end = b->tasks.chunk_count << SEL_TASK_CHUNK_BITS;
     if (text_arg(q, "after").n) {
         int r = entry_arg(q, "after", &i);
@@ -185,21 +186,26 @@ int sel_broker_ask_flows(struct sel_broker_question *q)
     struct sel_value_builder list, map;
     struct sel_value value = sel_value_null;
     sel_value_begin_list(&list, q->arena);
-    for (uint32_t looked = 0; i < end && count < limit && looked < LOOKED_AT_MAX; i++, looked++) {
+    for (uint32_t looked = 0; i < end && count < limit; i++, looked++) {
+        const struct sel_task_entry *entry = sel_broker_task_at(b, i);
+        bool has_id = entry->state != SEL_TASK_FREE && entry->state != SEL_TASK_PIECE;
+        if (looked >= LOOKED_AT_MAX && (last.hi | last.lo))
+            break;
+        if (has_id && entry->state != SEL_TASK_ALIAS)
+            last = entry->id;
         if (!is_wanted(b, i, name, state))
             continue;
         sel_value_begin_map(&map, q->arena);
         put_flow(q, &map, sel_broker_task_at(b, i)->flow);
         list.failed |= sel_value_end(&map, &value) < 0;
         sel_value_add(&list, value);
-        last = i;
         count++;
     }
     int r = sel_value_end(&list, &value);
     sel_value_begin_map(&map, q->arena);
     sel_value_put_c(&map, "flows", value);
-    if (i < end && last != SEL_NONE)
-        sel_broker_put_id(&map, q->arena, "next", sel_broker_task_at(b, last)->id);
+    if (i < end)
+        sel_broker_put_id(&map, q->arena, "next", last);
     return r < 0 ? r : sel_value_end(&map, q->body);
 }
 

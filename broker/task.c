@@ -1,5 +1,6 @@
 #include "broker/internal.h"
 #include "core/mem.h"
+#include "core/prng.h"
 
 #define PLACE_BITS_MIN 10
 #define EMPTY SEL_NONE
@@ -7,10 +8,11 @@
 /* ---- the table of ids ---- */
 
 /* The place comes from its upper bits, the lower ones tell neighbours apart: entries, which are far
- * away, are looked at only to be sure. */
-static uint32_t tag_of(struct sel_id id)
+ * away, are looked at only to be sure. Ids come from producers, who must not be able to choose a
+ * crowd: hence the secret factors. */
+static uint32_t tag_of(const struct sel_task_table *t, struct sel_id id)
 {
-    uint64_t h = (id.hi ^ (id.lo * UINT64_C(0x9e3779b97f4a7c15))) * UINT64_C(0xbf58476d1ce4e5b9);
+    uint64_t h = (id.hi ^ (id.lo * t->factors[0])) * t->factors[1];
     h ^= h >> 32;
     return (uint32_t)((h * UINT64_C(0x94d049bb133111eb)) >> 32);
 }
@@ -82,7 +84,7 @@ static void place_remove(struct sel_task_table *t, uint32_t i)
 
 static uint32_t find_place(const struct sel_task_table *t, struct sel_id id)
 {
-    uint32_t tag = tag_of(id);
+    uint32_t tag = tag_of(t, id);
     uint32_t mask = (1u << t->place_bits) - 1;
     for (uint32_t i = place_of(t, tag); t->places[i].index != EMPTY; i = (i + 1) & mask) {
         if (t->places[i].tag == tag && sel_id_eq(entry_at(t, t->places[i].index)->id, id))
@@ -93,9 +95,12 @@ static uint32_t find_place(const struct sel_task_table *t, struct sel_id id)
 
 /* ---- entries ---- */
 
-int sel_broker_tasks_init(struct sel_task_table *t)
+int sel_broker_tasks_init(struct sel_task_table *t, uint64_t seed)
 {
+    struct sel_prng prng = {seed};
     *t = (struct sel_task_table){.free = SEL_NONE, .place_bits = PLACE_BITS_MIN};
+    t->factors[0] = sel_prng_next(&prng) | 1;
+    t->factors[1] = sel_prng_next(&prng) | 1;
     return places_new(PLACE_BITS_MIN, &t->places) ? 0 : SEL_ENOMEM;
 }
 
@@ -134,7 +139,7 @@ uint32_t sel_broker_task_find(const struct sel_broker *b, struct sel_id id)
 
 void sel_broker_task_prefetch_id(const struct sel_broker *b, struct sel_id id)
 {
-    __builtin_prefetch(&b->tasks.places[place_of(&b->tasks, tag_of(id))], 1);
+    __builtin_prefetch(&b->tasks.places[place_of(&b->tasks, tag_of(&b->tasks, id))], 1);
 }
 
 void sel_broker_task_prefetch(const struct sel_broker *b, uint32_t i)
@@ -173,7 +178,7 @@ uint32_t sel_broker_task_add(struct sel_broker *b, struct sel_id id)
         .at_us = b->now.mono_us,
     };
     if (is_listed(id))
-        place_put(t, tag_of(id), i);
+        place_put(t, tag_of(t, id), i);
     t->count++;
     t->by_state[SEL_TASK_ORPHAN]++;
     return i;
