@@ -61,6 +61,19 @@ static void test_nobody_is_blamed_for_nothing(void **state)
     assert_string_equal(blamed(*state, 1), "");
 }
 
+static void test_runs_of_flows_are_told_as_such(void **state)
+{
+    struct sel_crash_page *page = *state;
+    struct sel_buf notes = {0};
+    sel_crash_tasks(page, 0)[2].is_run = true;
+    page->threads[0].running = 3;
+    sel_crash_tasks(page, 0)[1].on_pool = 2;
+    assert_int_equal(sel_crash_collect(page, 0, &notes), 2);
+    assert_true(sel_wire_held_at(sel_buf_str(&notes), 0).is_run);
+    assert_false(sel_wire_held_at(sel_buf_str(&notes), 1).is_run);
+    sel_buf_done(&notes);
+}
+
 static void test_all_that_ran_are_suspects_if_nobody_knows_better(void **state)
 {
     struct sel_crash_page *page = *state;
@@ -245,6 +258,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(nobody_is_blamed_for_nothing),
+        T(runs_of_flows_are_told_as_such),
         T(all_that_ran_are_suspects_if_nobody_knows_better),
         T(a_thread_that_could_say_so_is_the_only_suspect),
         T(a_fault_outside_of_tasks_blames_nobody),

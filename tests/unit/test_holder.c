@@ -191,6 +191,49 @@ static void test_outcomes_as_records(void **state)
     }
 }
 
+/* A run of a flow: the broker asks about it in another way, and its retries may not count. */
+static void give_run(struct world *w, uint64_t n)
+{
+    struct sel_wire_item item = fake_task(n, "T", SEL_STR("\xc0"));
+    struct sel_wire_run run = {.flow = {1, 2}, .ordinal = 3};
+    struct sel_buf start = {0}, fields = {0};
+    sel_wire_put_field(&start, SEL_FIELD_TASK, SEL_STR("T"));
+    sel_wire_put_run(&fields, sel_buf_str(&start), &run);
+    item.fields = sel_buf_str(&fields);
+    fake_put(&w->broker, &item);
+    talk(w);
+    sel_buf_done(&start);
+    sel_buf_done(&fields);
+}
+
+static void test_runs_are_held_as_what_they_are(void **state)
+{
+    struct world *w = *state;
+    give(w, 1);
+    give_run(w, 2);
+    cut_and_join(w);
+    assert_int_equal(w->broker.held_count, 2);
+    assert_false(w->broker.held[0].is_run);
+    assert_true(w->broker.held[1].is_run);
+}
+
+static void test_a_retry_that_does_not_count_says_so(void **state)
+{
+    struct world *w = *state;
+    for (uint64_t n = 1; n <= 3; n++)
+        give_run(w, n);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct sel_held_task *task = sel_holder_begin(w->holder);
+        task->is_uncounted = i > 0;
+        assert_ok(sel_holder_end(w->holder, task, i < 2 ? SEL_OUTCOME_RETRY : SEL_OUTCOME_FAILURE,
+                                 0, SEL_STR("")));
+    }
+    talk(w);
+    assert_int_equal(w->broker.ends[0].flags, 0);
+    assert_int_equal(w->broker.ends[1].flags, SEL_ITEM_UNCOUNTED);
+    assert_int_equal(w->broker.ends[2].flags, 0); /* is no retry */
+}
+
 static void test_what_is_held_is_told_when_the_connection_breaks(void **state)
 {
     struct world *w = *state;
@@ -628,6 +671,8 @@ int main(void)
         T(crashed_tasks_are_told_until_a_welcome),
         T(tasks_begin_oldest_first_and_their_ends_arrive),
         T(outcomes_as_records),
+        T(runs_are_held_as_what_they_are),
+        T(a_retry_that_does_not_count_says_so),
         T(what_is_held_is_told_when_the_connection_breaks),
         T(ends_come_again_in_a_new_session_until_they_are_settled),
         T(a_try_that_comes_again_is_not_begun_twice),

@@ -148,6 +148,35 @@ static void test_without_modules_there_are_only_ours(void **state)
     assert_code(sel_result_cache_open(&options, &def, &cache, NULL), SEL_ENOTFOUND);
 }
 
+/* Two threads of a worker: one folder, opened once. */
+static void test_threads_share_a_cache_in_lmdb(void **state)
+{
+    char config[PATH_MAX];
+    struct opened o = {0};
+    struct sel_shared_caches shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct sel_result_cache *caches[2];
+    sel_fake_init(&o.fake);
+    (void)snprintf(config, sizeof(config), "{\"path\": \"%s\", \"max_cache_size\": 10}",
+                   (char *)*state);
+    struct sel_result_cache_options options = {
+        .system = &o.fake.system, .host = &o.fake.host, .shared = &shared};
+    struct sel_cache_def def = {.import = {SEL_STR("selinon.caches"), SEL_STR("LMDB"), {0}},
+                                .config = sel_test_json(&o.fake.arena, config)};
+    for (uint32_t round = 0; round < 2; round++) { /* the second opens it anew */
+        for (uint32_t i = 0; i < 2; i++)
+            assert_ok(sel_result_cache_open(&options, &def, &caches[i], NULL));
+        assert_ptr_not_equal(caches[0], caches[1]);
+        o.cache = caches[0];
+        assert_ok(sel_result_cache_add(o.cache, &o.fake.arena, SEL_STR("a"), number(&o, 7), NULL));
+        (void)sel_result_cache_close(caches[0]);
+        o.cache = caches[1];
+        assert_int_equal(look_up(&o, "a"), 7);
+        (void)sel_result_cache_close(caches[1]);
+        assert_null(shared.first);
+    }
+    sel_fake_done(&o.fake);
+}
+
 static void test_trouble_of_a_module_is_a_text(void **state)
 {
     (void)state;
@@ -170,6 +199,7 @@ int main(void)
         cmocka_unit_test(test_none_is_opened_without_a_size_or_a_name),
         cmocka_unit_test(test_refusals_say_where_and_why),
         cmocka_unit_test(test_without_modules_there_are_only_ours),
+        with_folder(test_threads_share_a_cache_in_lmdb),
         cmocka_unit_test(test_trouble_of_a_module_is_a_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

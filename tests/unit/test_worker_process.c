@@ -25,7 +25,12 @@ static const char nodes[] = "tasks:\n"
                             "  - {name: Computes, import: worker_tasks}\n"
                             "  - {name: Elsewhere, import: worker_tasks, classname: Echo, "
                             "queue: elsewhere}\n"
-                            "flows: []\n";
+                            "flows: [idle]\n";
+/* Its task is run by nobody here. */
+static const char flows[] = "flow-definitions:\n"
+                            "  - name: idle\n"
+                            "    queue: deciders\n"
+                            "    edges: [{from: null, to: Nothing}]\n";
 
 struct session {
     struct fake_broker fake;
@@ -205,8 +210,12 @@ static void serve_until(struct world *w, bool (*is_enough)(struct world *w))
 static void compile(struct world *w)
 {
     static struct sel_predicate_world world;
+    struct sel_source flow = {.file = "flows.yaml", .text = {flows, sizeof(flows) - 1}};
     struct sel_compile_options options = {
-        .nodes = {.file = "nodes.yaml", .text = {nodes, sizeof(nodes) - 1}}, .world = &world};
+        .nodes = {.file = "nodes.yaml", .text = {nodes, sizeof(nodes) - 1}},
+        .flows = &flow,
+        .flow_count = 1,
+        .world = &world};
     sel_diag_init(&w->diag, &w->arena);
     if (sel_compile(&options, &w->diag, &w->system) < 0)
         fail_msg("%s", w->diag.first->text);
@@ -332,6 +341,77 @@ static void test_each_thread_has_a_session_of_its_own(void **state)
     serve_until(w, all_left);
 }
 
+static bool has_one(struct world *w)
+{
+    return records_of(w) >= 1;
+}
+
+static void test_some_threads_decide_and_others_run(void **state)
+{
+    struct world *w = *state;
+    w->options.threads = 1;
+    w->options.dispatchers = 1;
+    w->options.flows = 7;
+    listen_there(w);
+    start(w);
+    serve_until(w, all_open);
+    const struct sel_wire_hello *runs = &w->sessions[0].fake.hello;
+    const struct sel_wire_hello *decides = &w->sessions[1].fake.hello;
+    assert_int_equal(runs->slots, 16);
+    assert_int_equal(runs->flows, 0);
+    assert_int_equal(decides->slots, 0);
+    assert_int_equal(decides->window, 0);
+    assert_int_equal(decides->flows, 7);
+    assert_int_equal(decides->queue_count, 3); /* celery, elsewhere, deciders */
+    struct sel_wire_item item = fake_task(1, "Nothing", SEL_STR("\xc0"));
+    fake_put(&w->sessions[0].fake, &item);
+    serve_until(w, has_one);
+    end_well(w, 1);
+    serve_until(w, all_left);
+}
+
+static void test_threads_do_both_unless_they_are_told_otherwise(void **state)
+{
+    struct world *w = *state;
+    w->options.flows = 7;
+    listen_there(w);
+    start(w);
+    serve_until(w, all_open);
+    for (uint32_t i = 0; i < SESSIONS; i++) {
+        assert_int_equal(w->sessions[i].fake.hello.slots, 16);
+        assert_int_equal(w->sessions[i].fake.hello.flows, 7);
+    }
+    end_well(w, 0);
+}
+
+/* A flow that is here when the end begins goes back, and so does one that comes after. */
+static void test_a_drain_returns_flows(void **state)
+{
+    struct world *w = *state;
+    w->options.flows = 7;
+    listen_there(w);
+    start(w);
+    serve_until(w, all_open);
+    for (uint64_t n = 1; n <= 2; n++) {
+        struct sel_wire_item item = fake_task(n, n == 1 ? "idle" : "nobody", SEL_STR("\xc0"));
+        item.flags = SEL_ITEM_FLOW;
+        fake_put(&w->sessions[0].fake, &item);
+    }
+    serve_until(w, has_one); /* the unknown one; or the other's first DECIDE */
+    end_well(w, 0);
+    const struct fake_broker *fake = &w->sessions[0].fake;
+    uint32_t unknown = 0, drained = 0;
+    for (uint32_t i = 0; i < fake->end_count; i++) {
+        const struct fake_end *end = &fake->ends[i];
+        unknown += end->type == SEL_RECORD_RETURN && end->id.lo == 2 &&
+                   end->code == SEL_RETURN_UNKNOWN_TASK;
+        drained +=
+            end->type == SEL_RECORD_RETURN && end->id.lo == 1 && end->code == SEL_RETURN_NOT_BEGUN;
+    }
+    assert_int_equal(unknown, 1);
+    assert_int_equal(drained, 1);
+}
+
 static bool has_2000(struct world *w)
 {
     return records_of(w) >= 2000;
@@ -351,11 +431,6 @@ static void test_many_tasks_go_through_and_none_is_missed(void **state)
     serve_until(w, has_2000); /* "T" is not known: 1000 of them come back */
     end_well(w, 1000);
     assert_int_equal(w->sessions[0].fake.ends[0].type, SEL_RECORD_RETURN);
-}
-
-static bool has_one(struct world *w)
-{
-    return records_of(w) >= 1;
 }
 
 /* One at a time: each must wake the sleeping loop. */
@@ -529,6 +604,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(each_thread_has_a_session_of_its_own),
+        T(some_threads_decide_and_others_run),
+        T(threads_do_both_unless_they_are_told_otherwise),
+        T(a_drain_returns_flows),
         T(many_tasks_go_through_and_none_is_missed),
         T(single_tasks_wake_the_loop),
         T(the_heart_beats_while_a_task_holds_the_loop),
