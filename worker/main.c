@@ -12,6 +12,7 @@
 #include "worker/config.h"
 #include "worker/crash.h"
 #include "worker/mock_files.h"
+#include "worker/mock_report.h"
 #include "worker/module.h"
 #include "worker/options.h"
 #include "worker/process.h"
@@ -181,6 +182,15 @@ static int status_of(enum sel_worker_end end)
     return SEL_WORKER_STATUS_LEFT;
 }
 
+static void log_lost_lines(const struct program *p)
+{
+    uint64_t lost = p->mock.report ? sel_mock_report_lost(p->mock.report) : 0;
+    if (lost > 0)
+        sel_worker_logger_put(&p->log, SEL_LOG_ERROR, "worker.report",
+                              "%llu lines could not be written to %s", (unsigned long long)lost,
+                              p->settings.mock_report);
+}
+
 static void log_stats(const struct program *p, enum sel_worker_end end)
 {
     struct sel_worker_process_stats stats;
@@ -267,6 +277,7 @@ static int run(struct program *p)
         leave(p, status_of(end));
     }
     log_stats(p, end);
+    log_lost_lines(p);
     p->process = sel_worker_process_free(p->process);
     return status_of(end);
 }
