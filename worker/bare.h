@@ -1,4 +1,7 @@
-/* worker/bare.h - runs bare tasks: from the TASK that a holder has to the end that it sends.
+/* worker/bare.h - runs tasks: from the TASK that a holder has to the end that it sends.
+ *
+ * One that is a run of a flow has parents, and what ids and storages say of it is the flow's; it
+ * leaves its result in the storage, where those that ask find it, and not in its end.
  *
  * At most `slots` at a time on one loop. A coroutine runs one task after the other for as long as
  * they do not suspend: what computes for a moment costs no switch. When one suspends, others are
