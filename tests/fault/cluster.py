@@ -13,6 +13,8 @@ import zmq
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
+NODES = os.path.join(HERE, "flows", "nodes.yaml")  # of flows
+DEFINITIONS = os.path.join(HERE, "flows", "flows.yaml")
 TASKS = ("square", "fails", "hesitates", "nothing", "crashes", "overflows")
 
 
@@ -37,7 +39,7 @@ def wait_for(what, condition, seconds):
 
 
 class Process:
-    """A program in a process group of its own, its output in a file."""
+    """A program in a session of its own, its output in a file."""
 
     def __init__(self, name, command, folder, environment=None):
         self.name, self.command = name, command
@@ -54,7 +56,7 @@ class Process:
         return self.popen.poll() is None
 
     def members(self):
-        """All processes of the group, the first one first."""
+        """All processes of the session, the first one first: a supervisor's worker has a process group of its own."""
         found = []
         for name in os.listdir("/proc"):
             if name.isdigit():
@@ -63,7 +65,7 @@ class Process:
                         fields = stream.read().rsplit(")", 1)[1].split()
                 except OSError:
                     continue
-                if int(fields[2]) == self.pid and fields[0] != "Z":
+                if int(fields[3]) == self.pid and fields[0] != "Z":
                     found.append(int(name))
         return sorted(found, key=lambda pid: (pid != self.pid, pid))
 
@@ -109,6 +111,7 @@ class Cluster:
         self.folder = tempfile.mkdtemp(prefix="selinon-fault-", dir=parent)
         self.journal = os.path.join(self.folder, "journal")
         self.executions_path = os.path.join(self.folder, "executions")
+        self.runs_path = os.path.join(self.folder, "runs")  # of flows, see flows.py
         self.broker = None
         self.processes = []
         self.listen = self.query_endpoint = None
@@ -203,10 +206,21 @@ class Cluster:
 
     # ---- workers ----
 
-    def start_worker(self, name, endpoint=None, threads=1, slots=64, window=256, more=()):
-        command = [self.program("selinon-worker"), "--broker", endpoint or self.listen, "-n", self.nodes,
+    def start_worker(self, name, endpoint=None, threads=1, slots=64, window=256, flows=False, more=()):
+        """With `flows` it knows all of tests/fault/flows, and else nothing but bare tasks."""
+        configuration = ["-n", NODES, "-f", DEFINITIONS] if flows else ["-n", self.nodes]
+        command = [self.program("selinon-worker"), "--broker", endpoint or self.listen, *configuration,
                    "--module-path", self.modules, "-t", str(threads), "-s", str(slots), "-w", str(window), "--name", name, *more]
-        return self.start(name, command, {"SEL_FAULT_LOG": self.executions_path})
+        return self.start(name, command, {"SEL_FAULT_LOG": self.executions_path, "SEL_FAULT_FLOW_LOG": self.runs_path,
+                                          "SEL_FAULT_RESULTS": os.path.join(self.folder, "results")})
+
+    def cli(self, *words):
+        """What selinon-cli prints with --json."""
+        done = subprocess.run([self.program("selinon-cli"), *words, "--broker", self.query_endpoint, "--json"], timeout=60,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise Failure(f"selinon-cli {' '.join(words)} ends with {done.returncode}: {done.stderr}")
+        return json.loads(done.stdout)
 
     def executions(self):
         """id: a list of (task, pid, try, mono_us), in the order of their beginnings."""

@@ -1,7 +1,8 @@
 /* load - the producer of libselinon that tests/fault tortures. What it submits and its log are
  * those of load.py; see there.
  *
- *   load --broker ENDPOINT --log FILE [--level L] [--rate N] [--window N] [--first N] */
+ *   load --broker ENDPOINT --log FILE [--level L] [--rate N] [--window N] [--first N] [--flows A,B]
+ */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -15,6 +16,9 @@
 
 #define BATCH_MAX 200
 #define LEVEL_COUNT 4
+#define FLOWS_MAX 64
+#define FLOW_EVERY 40
+#define VARIANTS 6
 
 static const char *const level_names[LEVEL_COUNT] = {"default", "memory", "interval", "commit"};
 static volatile sig_atomic_t is_stopping;
@@ -25,6 +29,8 @@ struct load {
     uint8_t level;
     uint64_t rate, window, first;
     uint64_t submitted, finished, settled;
+    const char *flows[FLOWS_MAX];
+    uint64_t flow_count;
 };
 
 static void stop(int number)
@@ -56,17 +62,27 @@ static int64_t now_us(void)
 
 /* ---- which tasks ---- */
 
-static const char *task_of(uint64_t n)
+static bool is_flow(const struct load *load, uint64_t n)
 {
+    return load->flow_count > 0 && n % FLOW_EVERY == FLOW_EVERY - 1;
+}
+
+static const char *name_of(const struct load *load, uint64_t n)
+{
+    if (is_flow(load, n))
+        return load->flows[n / FLOW_EVERY % load->flow_count];
     return n % 20 == 17 ? "fails" : n % 20 == 18 ? "hesitates" : "square";
 }
 
-static int args_of(uint64_t n, struct sel_bytes *ret)
+static int args_of(const struct load *load, uint64_t n, struct sel_bytes *ret)
 {
     char text[96];
     uint64_t kind = n % 20;
     int size;
-    if (kind >= 14 && kind != 17 && kind != 18)
+    if (is_flow(load, n))
+        size = snprintf(text, sizeof(text), "{\"n\": %llu, \"v\": %llu}", (unsigned long long)n,
+                        (unsigned long long)(n / FLOW_EVERY / load->flow_count % VARIANTS));
+    else if (kind >= 14 && kind != 17 && kind != 18)
         size = snprintf(text, sizeof(text), "{\"n\": %llu, \"sleep\": 0.%03u}",
                         (unsigned long long)n, (unsigned)(n % 50));
     else
@@ -83,8 +99,8 @@ static int64_t submit(struct load *load, uint64_t count)
     memset(tasks, 0, sizeof(tasks));
     for (uint64_t i = 0; i < count; i++) {
         uint64_t n = load->first + load->submitted + i;
-        const char *name = task_of(n);
-        int r = args_of(n, &args[i]);
+        const char *name = name_of(load, n);
+        int r = args_of(load, n, &args[i]);
         if (r < 0)
             return r;
         tasks[i].name = (struct sel_str){name, strlen(name)};
@@ -92,6 +108,8 @@ static int64_t submit(struct load *load, uint64_t count)
         tasks[i].tag = n;
         tasks[i].level = load->level;
         tasks[i].flags = SEL_CLIENT_TELL_SETTLED;
+        if (is_flow(load, n))
+            tasks[i].flags |= SEL_CLIENT_FLOW | (n / FLOW_EVERY % 5 == 0 ? SEL_CLIENT_ALL : 0u);
     }
     int64_t done = sel_client_submit_many(load->client, tasks, count, NULL, 0);
     for (uint64_t i = 0; i < count; i++)
@@ -110,7 +128,7 @@ static int note(struct load *load, const struct sel_client_result *result)
     (void)sel_client_id_format(&result->id, id);
     if (result->status == SEL_CLIENT_SETTLED) {
         load->settled++;
-        fprintf(load->log, "S %s %s %llu\n", id, task_of(result->tag),
+        fprintf(load->log, "S %s %s %llu\n", id, name_of(load, result->tag),
                 (unsigned long long)result->tag);
         return 0;
     }
@@ -164,12 +182,19 @@ static int run(struct load *load)
     return 0;
 }
 
+static void divide(struct load *load, char *names)
+{
+    char *rest = names;
+    for (char *name; (name = strsep(&rest, ",")) && load->flow_count < FLOWS_MAX;)
+        load->flows[load->flow_count++] = name;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option known[] = {{"broker", 1, NULL, 'b'}, {"log", 1, NULL, 'o'},
                                           {"level", 1, NULL, 'l'},  {"rate", 1, NULL, 'r'},
                                           {"window", 1, NULL, 'w'}, {"first", 1, NULL, 'f'},
-                                          {NULL, 0, NULL, 0}};
+                                          {"flows", 1, NULL, 'F'},  {NULL, 0, NULL, 0}};
     struct load load = {.rate = 500, .window = 2000, .level = SEL_CLIENT_LEVEL_COMMIT};
     const char *broker = NULL;
     (void)signal(SIGTERM, stop); /* before there is a log: whoever sees it may send SIGTERM */
@@ -184,6 +209,8 @@ int main(int argc, char **argv)
             load.window = strtoull(optarg, NULL, 10);
         else if (c == 'f')
             load.first = strtoull(optarg, NULL, 10);
+        else if (c == 'F')
+            divide(&load, optarg);
         else if (c != 'l')
             return 2;
         for (uint8_t i = 0; c == 'l' && i < LEVEL_COUNT; i++)

@@ -5,14 +5,19 @@ import { parseArgs } from "node:util";
 
 const text = { type: "string" };
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { broker: text, log: text, level: text, rate: text,
-                                                                               window: text, first: text } });
+                                                                               window: text, first: text, flows: text } });
 const { Producer } = await import(pathToFileURL(positionals[0]));
 const rate = Number(values.rate ?? 500), window = Number(values.window ?? 2000), first = Number(values.first ?? 0);
 let isStopping = false;
 process.on("SIGTERM", () => (isStopping = true));
 const out = openSync(values.log, "a"); // whoever sees it may send SIGTERM
 
+const flowEvery = 40, variants = 6, flows = values.flows?.split(",");
+
 function choose(n) {
+  const which = Math.floor(n / flowEvery);
+  if (flows && n % flowEvery === flowEvery - 1)
+    return [flows[which % flows.length], { n, v: Math.floor(which / flows.length) % variants }, { flow: true, waitAll: which % 5 === 0 }];
   const kind = n % 20;
   if (kind === 17) return ["fails", { n }];
   if (kind === 18) return ["hesitates", { n }];
@@ -26,12 +31,12 @@ const producer = new Producer(values.broker, { name: "node", log: (line) => cons
 let underWay = 0, n = 0, begin = performance.now();
 
 function submit() {
-  const number = first + n++, [task, args] = choose(number);
-  const { id, settled, result } = producer.submit(task, args, { level: values.level ?? "commit" });
+  const number = first + n++, [task, args, more] = choose(number);
+  const { id, settled, result } = producer.submit(task, args, { level: values.level ?? "commit", ...more });
   underWay++;
   settled.then(() => write("S", id, `${task} ${number}`), () => {});
   result.then((value) => write("R", id, `finished ${JSON.stringify(value, plain)}`),
-              (error) => write("R", id, `${error.outcome} ${JSON.stringify({ class: error.name, message: error.message })}`))
+              (error) => write("R", id, `${error.outcome} ${JSON.stringify(error.value ?? { class: error.name, message: error.message }, plain)}`))
     .then(() => underWay--);
 }
 

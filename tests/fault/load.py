@@ -17,9 +17,24 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "examples", "producers", "python"))
 from selinon_producer import Producer  # noqa: E402
 
+FLOW_EVERY, VARIANTS = 40, 6  # as in load.mjs and load.c
 
-def choose(n):
-    """The task and arguments of number n; load.mjs and load.c choose the same."""
+
+def variant(n, flows):
+    """`v` of the arguments of the flow of number n: what happens in it."""
+    return n // FLOW_EVERY // len(flows) % VARIANTS
+
+
+def choose(n, flows=()):
+    """(name, arguments, whether it is a flow, whether to wait for all of it) of number n; load.mjs and load.c
+    choose the same. With `flows` every FLOW_EVERY-th is one of them."""
+    which = n // FLOW_EVERY
+    if flows and n % FLOW_EVERY == FLOW_EVERY - 1:
+        return flows[which % len(flows)], {"n": n, "v": variant(n, flows)}, True, which % 5 == 0
+    return *choose_task(n), False, False
+
+
+def choose_task(n):
     kind = n % 20
     if kind == 17:
         return "fails", {"n": n}
@@ -38,6 +53,7 @@ def main():
     parser.add_argument("--rate", type=int, default=500, help="submits a second")
     parser.add_argument("--window", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0, help="number of the first task")
+    parser.add_argument("--flows", type=lambda text: text.split(","), default=(), help="also these")
     options = parser.parse_args()
     is_stopping = []
     signal.signal(signal.SIGTERM, lambda *_: is_stopping.append(True))
@@ -65,8 +81,8 @@ def main():
         elif due > options.window:
             begin += due / options.rate  # it was stopped: no flood afterwards
         for _ in range(min(due, room, 1 + rng.randrange(200))):
-            task, args = choose(options.first + n)
-            id_ = producer.submit(task, args, level=options.level)
+            task, args, is_flow, wait_all = choose(options.first + n, options.flows)
+            id_ = producer.submit(task, args, level=options.level, flow=is_flow, wait_all=wait_all)
             names[id_] = task, options.first + n
             n += 1
         for result in producer.poll(0.005):

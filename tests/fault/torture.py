@@ -4,8 +4,9 @@
     torture.py --programs DIR --modules DIR --load FILE [--seconds 60] [--seed N] [--deeds kill-broker,...]
 
 `--seed` replays the schedule of deeds (what is done to whom, when; not how the processes are scheduled).
-At the end: all acknowledged tasks have one final result and the right one, everybody has answered, the
-broker's queue is empty, its memory and descriptors are bounded. What ran more than once is told, and with
+At the end: all acknowledged tasks have one final result and the right one, all acknowledged flows came to what
+the engine alone comes to, everybody has answered, nothing is left at the broker but results, its memory and
+descriptors are bounded. What ran more than once is told, and with
 deeds that allow none (`--once`) is an error: cut connections make nothing run again (`all`), nor does a broker
 that dies, but for tries of tasks that were not acknowledged yet and ended by asking for another (`ends`).
 """
@@ -32,6 +33,8 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "support"), os.path.join(ROOT, "examples", "producers", "python")]
 import node_producer  # noqa: E402
 from cluster import Cluster, Failure, expected, show, wait_for  # noqa: E402
+from flows import FLOWS, Oracle, differences, outcome_of, read_log  # noqa: E402
+from load import variant  # noqa: E402
 from proxy import Hub  # noqa: E402
 from selinon_producer import Producer  # noqa: E402
 
@@ -79,7 +82,13 @@ class Torture:
         self.hub.target = self.cluster.address
 
     def start_worker(self, name, proxy):
-        return self.cluster.start_worker(name, proxy.endpoint, threads=1 + self.rng.randrange(2), more=["--drain-timeout", "5"])
+        """Threads run tasks and decide flows, or some do only this, or all only that."""
+        more, threads = ["--drain-timeout", "5"], 1 + self.rng.randrange(2)
+        if self.options.flows and name == "worker1":
+            more += ["--dispatchers", "1"]
+        elif self.options.flows and name == "worker2":
+            more += ["--flows", "20"]
+        return self.cluster.start_worker(name, proxy.endpoint, threads=threads, flows=bool(self.options.flows), more=more)
 
     def start_producer(self, entry):
         name, proxy, _, language, level, _ = entry
@@ -88,7 +97,7 @@ class Torture:
                    "node": ["node", os.path.join(HERE, "load.mjs"), os.path.join(self.node or "", "selinon_producer.mjs")]}
         entry[2] = self.cluster.start(name, [
             *command[language], "--broker", proxy.endpoint, "--log", log, "--level", level, "--rate", str(self.options.rate),
-            "--first", str(self.started * NUMBERS)])
+            "--first", str(self.started * NUMBERS), *(["--flows", ",".join(self.options.flows)] if self.options.flows else [])])
         self.started += 1
         self.logs.append(log)
         entry[5] = log
@@ -250,7 +259,7 @@ class Torture:
             outcome, value = told[id_]
             if outcome == "refused":
                 wrong.append(f"{id_} ({task} {n}) was acknowledged and is lost: {value}")
-            elif not expected(task, n, outcome, value):
+            elif task not in self.options.flows and not expected(task, n, outcome, value):
                 wrong.append(f"{id_} ({task} {n}) ends wrongly: {outcome} {value}")
             elif id_ in results and results[id_] != (outcome, value):
                 wrong.append(f"{id_} has two results: {results[id_]} and {(outcome, value)}")
@@ -261,13 +270,35 @@ class Torture:
             raise Failure(f"{len(wrong)} tasks are wrong:\n" + "\n".join(wrong[:20]))
         if len(settled) < 100 * self.options.producers:
             raise Failure(f"only {len(settled)} tasks were acknowledged: that proves nothing")
-        return settled, results
+        return settled, told, len(results)
+
+    def judge_flows(self, settled, told):
+        """When all has ended, what nobody waited for too. (flows, their runs, executions, how many outcomes there are)."""
+        oracle = Oracle(self.options.programs, self.options.modules, self.cluster.folder)
+        runs, executions = read_log(self.cluster.runs_path)
+        wrong, count, run_count = [], 0, 0
+        for id_, (flow, n) in settled.items():
+            if flow not in self.options.flows:
+                continue
+            v = variant(n, self.options.flows)
+            try:
+                different = differences(outcome_of(*told[id_], runs[n]), oracle.outcome(flow, v))
+            except (KeyError, TypeError) as error:
+                different = f"{type(error).__name__} {error}: {told[id_]}"
+            if different:
+                wrong.append(f"{id_} ({flow}, n {n}, v {v}): {different}")
+            count, run_count = count + 1, run_count + len(runs[n])
+        if wrong:
+            raise Failure(f"{len(wrong)} flows of {count} came to something else:\n" + "\n".join(wrong[:10]))
+        return {"flows": count, "runs": run_count, "executions": executions, "outcomes": len(oracle.known)}
 
     def count_executions(self, settled):
         """How many tasks ran a try more than once: (the one that ended it, one that asked for another)."""
         ends, tries, never = [], [], []
         runs = self.cluster.executions()
         for id_, (task, _) in settled.items():
+            if task in self.options.flows:
+                continue
             last = 2 if task == "hesitates" else 0
             counts = collections.Counter(number for _, _, number, _ in runs.get(id_, ()))
             if counts[last] > 1:
@@ -283,13 +314,20 @@ class Torture:
             raise Failure(f"{len(wrong)} tasks ran again: " + "; ".join(f"{i} {runs[i]}" for i in wrong[:5]))
         return len(ends), len(tries)
 
-    def check_broker(self, fds_before):
-        """Nothing is left over."""
+    def check_empty(self):
+        """Nothing is left at the broker but results."""
         def is_empty():
             status = self.cluster.status()
             counts = status.get("counts", status)
             return all(counts[key] == 0 for key in ("queued", "waiting", "delivered"))
-        wait_for("the broker has no open task", is_empty, 20)
+        wait_for("the broker has no open task", is_empty, 60)
+        for state in ("held", "waiting", "queued", "running"):
+            left = self.cluster.cli("flows", "--state", state)
+            if left:
+                raise Failure(f"{len(left)} flows are {state} when all have ended: {left[:3]}")
+
+    def check_broker(self, fds_before):
+        """All end in order, and leave nothing open."""
         for name, _, process in self.workers:
             status = process.stop(30)
             if status != 0:
@@ -306,15 +344,20 @@ class Torture:
         self.heal()
         begin = time.monotonic()
         self.finish()
-        settled, results = self.judge()
+        healed = time.monotonic() - begin
+        settled, told, results = self.judge()
         ends, tries = self.count_executions(settled)
+        self.check_empty()
+        flows = self.judge_flows(settled, told) if self.options.flows else {}
         self.cluster.check_logs()
         memory, fds = self.cluster.broker.memory(), self.cluster.broker.fd_count()
         self.check_broker(fds)
         show("deeds", **self.counts)
         show("connections", **self.hub.counts)
-        show("torture", seed=self.options.seed, acknowledged=len(settled), results=len(results), ran_again=ends, tried_again=tries,
-             producers=self.started, seconds_to_heal=round(time.monotonic() - begin, 1), broker_mib=memory >> 20,
+        if flows:
+            show("flows", **flows)
+        show("torture", seed=self.options.seed, acknowledged=len(settled), results=results, ran_again=ends, tried_again=tries,
+             producers=self.started, seconds_to_heal=round(healed, 1), broker_mib=memory >> 20,
              broker_fds=fds, fds_before=fds_before)
 
 
@@ -332,6 +375,8 @@ def main():
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--producers", type=int, default=len(PRODUCERS))
     parser.add_argument("--rate", type=int, default=300, help="submits a second of each producer")
+    parser.add_argument("--flows", nargs="?", const=FLOWS, default=(), type=lambda text: tuple(text.split(",")),
+                        help="some submits are one of these flows; without names: of all")
     parser.add_argument("--once", choices=["all", "ends"], help="no try may run again; or only the last one of a task")
     parser.add_argument("--keep", action="store_true", help="keep the folder")
     parser.add_argument("--verbose", action="store_true")

@@ -29,11 +29,13 @@ const REFUSED_PAUSE_MS = 500; // before a SUBMIT is sent again that the broker h
 
 export class Malformed extends Error {} // something that PROTOCOL.md does not allow
 
-// What `result` throws. `outcome`: failed, cancelled, refused, or lost: the producer was closed.
+// What `result` throws. `outcome`: failed, cancelled, refused, or lost: the producer was closed. `value`:
+// all that is known of a failure or cancellation; of a flow also its nodes.
 export class TaskError extends Error {
-  constructor(outcome, name, message) {
+  constructor(outcome, name, message, value) {
     super(message);
     this.outcome = outcome;
+    this.value = value;
     this.name = name;
   }
 }
@@ -528,7 +530,7 @@ export class Producer {
       this.#waiting.delete(id);
       const value = payload.length ? unpack(payload) : null;
       if (code === 0) task.resolve(value);
-      else task.reject(new TaskError(code === 4 ? "cancelled" : "failed", value?.class ?? "Error", value?.message ?? ""));
+      else task.reject(new TaskError(code === 4 ? "cancelled" : "failed", value?.class ?? "Error", value?.message ?? "", value));
     } else if (type === Kind.REFUSED) {
       this.#onRefused(id, code, this.#outbox.get(handle), payload.toString());
     }
