@@ -482,6 +482,11 @@ bool sel_executor_task_times(const struct sel_executor *x, uint32_t task,
     return true;
 }
 
+int64_t sel_executor_now_us(const struct sel_executor *executor)
+{
+    return sel_hub_now_us(&executor->hub);
+}
+
 struct sel_executor *sel_executor_free(struct sel_executor *x)
 {
     if (!x)

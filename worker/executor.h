@@ -136,6 +136,9 @@ int sel_executor_run(struct sel_executor *executor, const struct sel_executor_re
 /* Times by task; false: no such task or it never ran. After the run. */
 bool sel_executor_task_times(const struct sel_executor *executor, uint32_t task,
                              struct sel_task_times *ret);
+/* Time since the start, virtual if so chosen: for observers, on any thread if it is virtual; not
+ * while the executor is freed. */
+int64_t sel_executor_now_us(const struct sel_executor *executor);
 /* On the thread that made and ran it; returns NULL. */
 struct sel_executor *sel_executor_free(struct sel_executor *executor);
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/buf.h"
@@ -11,6 +12,8 @@
 struct sel_mock_report {
     struct sel_executor_observer observer;
     int fd;
+    int64_t (*now_us)(void *ctx);
+    void *clock;
     uint64_t lost; /* atomic */
 };
 
@@ -20,11 +23,20 @@ struct line {
     struct sel_value_builder map;
 };
 
-static void begin(struct line *line, const char *what)
+static int64_t monotonic_us(void *ctx)
+{
+    struct timespec now = {0};
+    (void)ctx;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static void begin(const struct sel_mock_report *report, struct line *line, const char *what)
 {
     *line = (struct line){0};
     sel_value_begin_map(&line->map, &line->arena);
     sel_value_put_c(&line->map, "what", sel_value_from_c(what));
+    sel_value_put_c(&line->map, "at_us", sel_value_from_i64(report->now_us(report->clock)));
 }
 
 static void put_str(struct line *line, const char *key, struct sel_str text)
@@ -90,7 +102,7 @@ static void put_outcome(struct line *line, const struct sel_execution *e)
 static void on_execution(void *ctx, const struct sel_execution *e)
 {
     struct line line;
-    begin(&line, "execution");
+    begin(ctx, &line, "execution");
     put_str(&line, "task", e->task->name);
     if (e->flow)
         put_str(&line, "flow", e->flow->name);
@@ -110,7 +122,7 @@ static void on_flow_end(void *ctx, const struct sel_flow_end *flow)
                                            [SEL_FLOW_CANCELED] = "canceled"};
     char id[SEL_ID_TEXT_SIZE];
     struct line line;
-    begin(&line, "flow");
+    begin(ctx, &line, "flow");
     put_str(&line, "flow", flow->flow->name);
     put_text(&line, "id", sel_id_format(flow->id, id));
     put_encoded(&line, "node_args", flow->start_args);
@@ -126,7 +138,7 @@ static void on_stored(void *ctx, const struct sel_storage_def *storage,
                       struct sel_str result)
 {
     struct line line;
-    begin(&line, "stored");
+    begin(ctx, &line, "stored");
     put_str(&line, "storage", storage->name);
     put_str(&line, "task", task->name);
     put_str(&line, "storage_task_name", task->storage_task_name);
@@ -139,7 +151,7 @@ static void on_stored(void *ctx, const struct sel_storage_def *storage,
 static void on_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details)
 {
     struct line line;
-    begin(&line, "event");
+    begin(ctx, &line, "event");
     put_text(&line, "event", sel_trace_name(event));
     put_value(&line, "details", details);
     end(ctx, &line);
@@ -157,6 +169,7 @@ int sel_mock_report_open(const char *path, struct sel_mock_report **ret, struct 
         return sel_error_set(err, r, (struct sel_pos){path, 0, 0}, "%s", sel_error_text(r));
     }
     report->fd = fd;
+    report->now_us = monotonic_us;
     report->observer = (struct sel_executor_observer){.ctx = report,
                                                       .wants_parents = true,
                                                       .execution = on_execution,
@@ -178,6 +191,12 @@ struct sel_mock_report *sel_mock_report_close(struct sel_mock_report *report)
 const struct sel_executor_observer *sel_mock_report_observer(const struct sel_mock_report *report)
 {
     return &report->observer;
+}
+
+void sel_mock_report_clock(struct sel_mock_report *report, int64_t (*now_us)(void *ctx), void *ctx)
+{
+    report->now_us = now_us;
+    report->clock = ctx;
 }
 
 uint64_t sel_mock_report_lost(const struct sel_mock_report *report)

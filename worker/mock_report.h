@@ -8,7 +8,9 @@
  *              and goes elsewhere. What is delivered twice is there twice, under one id and try
  *   stored     storage, task, storage_task_name, flow, result
  *   flow       flow, id, node_args, outcome, finished_nodes, failed_nodes, top
- *   event      event, details: a trace event */
+ *   event      event, details: a trace event
+ *
+ * and `at_us` when it was written, by a clock that all processes of the machine share. */
 #ifndef SEL_WORKER_MOCK_REPORT_H
 #define SEL_WORKER_MOCK_REPORT_H
 
@@ -23,6 +25,8 @@ int sel_mock_report_open(const char *path, struct sel_mock_report **ret,
 struct sel_mock_report *sel_mock_report_close(struct sel_mock_report *report); /* NULL allowed */
 /* For options->observer; lives as long as the report. */
 const struct sel_executor_observer *sel_mock_report_observer(const struct sel_mock_report *report);
+/* From now on `at_us` is what `now_us` says, which is called on any thread. */
+void sel_mock_report_clock(struct sel_mock_report *report, int64_t (*now_us)(void *ctx), void *ctx);
 /* Lines that could not be written. */
 uint64_t sel_mock_report_lost(const struct sel_mock_report *report);
 

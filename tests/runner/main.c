@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/str.h"
 #include "tests/runner/runner.h"
@@ -30,11 +31,19 @@ enum { EXIT_PASSED = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static int usage(FILE *out)
 {
-    fputs("usage: selinon-conformance TOPIC DIR [--shuffle SEED] [--threads N]\n\n"
+    fputs("usage: selinon-conformance TOPIC DIR [OPTION...]\n\n"
           "Runs the cases of TOPIC that lie below DIR. Prints `FAIL case: what differs` for each\n"
           "that differs and `N passed, N failed` at the end.\n\n"
-          "  --shuffle SEED  completions in an order drawn from SEED (flows)\n"
-          "  --threads N     that many threads (flows); 1 if not given\n\n"
+          "Of flows:\n"
+          "  --only PATTERN  of the cases only these, e.g. 'fr-*'\n"
+          "  --threads N     that many threads; 1 if not given\n"
+          "  --shuffle SEED  completions in an order drawn from SEED; not on a cluster\n"
+          "  --runtime engine|cluster\n"
+          "                  in this process in virtual time, or by a broker and workers that are\n"
+          "                  started for each case; engine if not given\n"
+          "  --workers N     cluster: that many workers; 2 if not given\n"
+          "  --speed N       cluster: delays pass so many times as fast; 100 if not given\n"
+          "  --keep          cluster: leave logs and files of cases that failed\n\n"
           "topics:\n",
           out);
     for (size_t i = 0; i < SEL_COUNT(topics); i++)
@@ -62,41 +71,71 @@ static bool parse_number(const char *text, uint64_t max, uint64_t *ret)
     return true;
 }
 
+static bool parse_count(const char *text, uint32_t max, uint32_t *ret)
+{
+    uint64_t number;
+    if (!parse_number(text, max, &number) || number == 0)
+        return false;
+    *ret = (uint32_t)number;
+    return true;
+}
+
+static bool parse_runtime(const char *text, bool *ret_is_cluster)
+{
+    *ret_is_cluster = strcmp(text, "cluster") == 0;
+    return *ret_is_cluster || strcmp(text, "engine") == 0;
+}
+
+static bool parse_option(int letter, struct sel_runner_options *options)
+{
+    switch (letter) {
+    case 's':
+        options->shuffle = true;
+        return parse_number(optarg, UINT64_MAX, &options->seed);
+    case 't':
+        return parse_count(optarg, 1024, &options->threads);
+    case 'o':
+        options->only = optarg;
+        return true;
+    case 'r':
+        return parse_runtime(optarg, &options->is_cluster);
+    case 'w':
+        return parse_count(optarg, SEL_RUNNER_WORKERS_MAX, &options->workers);
+    case 'f':
+        return parse_count(optarg, 1000000, &options->speed);
+    case 'k':
+        options->keep = true;
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* true: `options` is filled, the other arguments stand behind `optind`. */
 static bool parse_options(int argc, char **argv, struct sel_runner_options *options, bool *ret_help)
 {
     static const struct option known[] = {
         {"shuffle", required_argument, NULL, 's'},
         {"threads", required_argument, NULL, 't'},
+        {"only", required_argument, NULL, 'o'},
+        {"runtime", required_argument, NULL, 'r'},
+        {"workers", required_argument, NULL, 'w'},
+        {"speed", required_argument, NULL, 'f'},
+        {"keep", no_argument, NULL, 'k'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
-    uint64_t number;
     for (int c; (c = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
-        switch (c) {
-        case 's':
-            if (!parse_number(optarg, UINT64_MAX, &options->seed))
-                return false;
-            options->shuffle = true;
-            break;
-        case 't':
-            if (!parse_number(optarg, 1024, &number) || number == 0)
-                return false;
-            options->threads = (uint32_t)number;
-            break;
-        case 'h':
-            *ret_help = true;
-            return true;
-        default:
-            return false;
-        }
+        *ret_help = c == 'h';
+        if (*ret_help || !parse_option(c, options))
+            return *ret_help;
     }
-    return argc - optind == 2;
+    return argc - optind == 2 && !(options->shuffle && options->is_cluster);
 }
 
 int main(int argc, char **argv)
 {
-    struct sel_runner_options options = {.threads = 1};
+    struct sel_runner_options options = {.threads = 1, .workers = 2, .speed = 100};
     bool help = false;
     if (!parse_options(argc, argv, &options, &help))
         return usage(stderr);

@@ -15,10 +15,17 @@
 #include "core/str.h"
 #include "core/value.h"
 
+#define SEL_RUNNER_WORKERS_MAX 64
+
 struct sel_runner_options {
     bool shuffle; /* --shuffle SEED: completions in an order drawn from `seed` */
     uint64_t seed;
     uint32_t threads; /* --threads N, 1 or more; 1 if not given */
+    const char *only; /* --only PATTERN: of the cases only these; NULL: all (flows) */
+    bool is_cluster;  /* --runtime cluster, and how it is: */
+    bool keep;        /* --keep: leave the folders of cases that failed */
+    uint32_t workers; /* --workers N processes, 1 or more; 2 if not given */
+    uint32_t speed;   /* --speed N: delays pass so many times as fast */
 };
 
 struct sel_runner_report {

@@ -1,0 +1,45 @@
+/* tests/runner/flow_seen.h - what a run of a flow has shown, compared with what a case expects.
+ *
+ * Both runtimes tell it as lines of a mock's report (worker/mock_report.h). */
+#ifndef SEL_TESTS_RUNNER_FLOW_SEEN_H
+#define SEL_TESTS_RUNNER_FLOW_SEEN_H
+
+#include "core/hash.h"
+#include "core/trace.h"
+#include "tests/runner/flow_case.h"
+
+/* A task or flow that began. */
+struct sel_flow_begun {
+    struct sel_str name;
+    int64_t at_us;
+};
+
+/* All of it is in the arena of the case. */
+struct sel_flow_seen {
+    struct sel_flow_case *c;
+    struct sel_map result_index; /* id of a run -> position in results */
+    struct sel_value_builder results, executions, ends, stored;
+    uint64_t events[SEL_TRACE_COUNT];
+    struct sel_flow_begun *begun;
+    uint32_t begun_count, begun_cap;
+    int64_t first_us, last_end_us; /* the first line; the last end of a task or flow */
+};
+
+void sel_flow_seen_init(struct sel_flow_seen *seen, struct sel_flow_case *c);
+void sel_flow_seen_done(struct sel_flow_seen *seen);
+/* Takes the whole report in; `text` lives as long as the case. What is wrong with it fails the
+ * case. */
+void sel_flow_seen_read(struct sel_flow_seen *seen, struct sel_str text);
+
+/* How the top flow ended. */
+struct sel_flow_top {
+    const char *outcome;
+    struct sel_value state; /* {finished_nodes, failed_nodes}: name -> ids */
+    /* Delays passed so many times as fast, at least as long as that. 0: time was virtual, and is
+     * compared exactly. */
+    double speed;
+};
+
+void sel_flow_seen_compare(struct sel_flow_seen *seen, const struct sel_flow_top *top);
+
+#endif
