@@ -599,6 +599,7 @@ static int set_alarm(struct sel_flow_run *run, int64_t us)
 {
     struct sel_dispatched *flow = sel_dispatched_of(run);
     int64_t now_us = sel_dispatcher_now_us(flow->d);
+    us = sel_engine_delay_us(run->hub->engine, us);
     return sel_timers_start(&flow->d->timers, &flow->alarm,
                             us < INT64_MAX - now_us ? now_us + us : INT64_MAX);
 }

@@ -3,7 +3,8 @@
  * It keeps what a broker has to keep of flows (decisions, states, runs and their ends), plays the
  * workers (runs end as the test's script says), and can take flows away from the dispatcher at any
  * DECIDE. What was started is written down so that two ways to run a flow can be compared: ids of
- * sub-flows, which differ, are told as labels. Virtual time, no loop, no broker/. */
+ * sub-flows, which differ, are told as labels. Virtual time and no loop, unless the test asks for
+ * the code of modules; no broker/. */
 #ifndef SEL_TESTS_SUPPORT_FLOW_BROKER_H
 #define SEL_TESTS_SUPPORT_FLOW_BROKER_H
 
@@ -18,6 +19,7 @@
 #include "worker/dispatcher.h"
 #include "worker/flow_codec.h"
 #include "worker/mock.h"
+#include "worker/module.h"
 
 #define FB_FLOWS_MAX 64
 #define FB_LINES_MAX 4096
@@ -66,6 +68,13 @@ struct flow_broker {
     struct sel_system *system;
     struct sel_value script;
     struct sel_mock *mock; /* the engine needs the code of tasks, which nobody runs */
+    bool has_loop;         /* functions are those of modules, in coroutines; time is the loop's */
+    int64_t function_limit_us;
+    struct sel_modules *modules;
+    struct sel_loop *loop;
+    struct sel_crash_page *page;
+    void (*each_turn)(struct flow_broker *b);
+    void *user;
     struct sel_executor_options engine_options;
     struct sel_engine *engine;
     struct sel_holder *holder;
@@ -218,10 +227,12 @@ static inline void fb_open_dispatcher(struct flow_broker *b)
                                         .ctx = b};
     assert_ok(sel_holder_new(&holder, b->now_us, &b->holder));
     struct sel_dispatcher_options options = {.engine = b->engine,
+                                             .loop = b->loop,
                                              .holder = b->holder,
                                              .seed = b->seed + 1,
+                                             .page = b->page,
                                              .budget = b->budget,
-                                             .ops = &fb_dispatcher_ops,
+                                             .ops = b->has_loop ? NULL : &fb_dispatcher_ops,
                                              .ctx = b};
     assert_ok(sel_dispatcher_new(&options, &b->dispatcher));
 }
@@ -231,12 +242,23 @@ static inline void fb_init(struct flow_broker *b, const char *nodes, const char 
 {
     struct sel_error err;
     fb_compile(b, nodes, flows);
-    b->script = sel_test_json(&b->arena, "{}");
-    assert_ok(sel_mock_new(b->system, &b->script, &b->mock, &err));
-    b->engine_options =
-        (struct sel_executor_options){.system = b->system, .mock = b->mock, .log = fb_no_log};
+    b->engine_options = (struct sel_executor_options){
+        .system = b->system, .function_limit_us = b->function_limit_us, .log = fb_no_log};
+    if (b->has_loop) {
+        b->modules = sel_modules_new(SEL_TEST_MODULES);
+        b->engine_options.modules = b->modules;
+        struct sel_loop_options loop = {.ring_entries = 64};
+        assert_ok(sel_loop_new(&loop, &b->loop, &err));
+        b->page = sel_crash_page_new(1, SEL_DISPATCHER_SLOTS);
+        sel_co_set_mark_place(&b->page->threads[0].running);
+    } else {
+        b->script = sel_test_json(&b->arena, "{}");
+        assert_ok(sel_mock_new(b->system, &b->script, &b->mock, &err));
+        b->engine_options.mock = b->mock;
+    }
     if (sel_engine_new(&b->engine_options, NULL, &b->engine, &err) < 0)
         fail_msg("%s", err.text);
+    assert_ok(sel_engine_open_caches(b->engine, &err));
     b->now_us = 1000000;
     b->prng.state = b->seed;
     b->flows = sel_mem_zalloc(sizeof(*b->flows) * FB_FLOWS_MAX);
@@ -262,8 +284,16 @@ static inline void fb_done(struct flow_broker *b)
 {
     b->dispatcher = sel_dispatcher_free(b->dispatcher);
     b->holder = sel_holder_free(b->holder);
+    sel_loop_free(b->loop);
+    sel_engine_close_caches(b->engine);
     sel_engine_free(b->engine);
     sel_mock_free(b->mock);
+    if (b->modules)
+        sel_modules_thread_done(b->modules);
+    sel_modules_free(b->modules);
+    if (b->page)
+        sel_co_set_mark_place(NULL);
+    sel_crash_page_free(b->page);
     for (uint32_t i = 0; i < b->flow_count; i++) {
         struct fb_flow *f = &b->flows[i];
         fb_forget_attempt(f);
@@ -677,11 +707,20 @@ static inline void fb_hear_data(struct flow_broker *b, struct sel_str frame)
         sel_session_settle(&b->end.session, b->end.session.in.arrived);
 }
 
+static inline bool fb_keep_nothing(void *ctx, uint64_t old_number, uint64_t number,
+                                   struct sel_str record)
+{
+    (void)ctx, (void)old_number, (void)number, (void)record;
+    return false;
+}
+
 static inline void fb_welcome(struct flow_broker *b)
 {
     bool resumed =
         b->resumes && b->end.hello.session != 0 && b->end.hello.session == b->end.session.number;
     struct sel_wire_welcome welcome = broker_end_welcome(&b->end, resumed);
+    if (!resumed)
+        sel_outbox_filter(&b->end.session.out, fb_keep_nothing, NULL);
     sel_holder_receive(b->holder, broker_end_say_welcome(&b->end, &welcome), b->now_us);
     if (resumed)
         return;
@@ -818,6 +857,31 @@ static inline void fb_run_all(struct flow_broker *b)
             b->now_us = due_us;
     }
     fail_msg("the flows go on for ever");
+}
+
+static inline bool fb_on_turn(void *arg)
+{
+    struct flow_broker *b = arg;
+    int64_t now_us = sel_loop_now_us(b->loop);
+    if (now_us > b->now_us)
+        b->now_us = now_us;
+    bool goes_on = fb_turn(b) || fb_work(b) || fb_say_acks(b);
+    if (b->each_turn)
+        b->each_turn(b);
+    bool is_over = true;
+    for (uint32_t i = 0; i < b->flow_count; i++)
+        is_over &= b->flows[i].is_over;
+    if (is_over && sel_dispatcher_running(b->dispatcher) == 0)
+        sel_loop_stop(b->loop);
+    return goes_on && !is_over;
+}
+
+/* With a loop: until all flows have ended. */
+static inline void fb_run_loop(struct flow_broker *b)
+{
+    sel_loop_set_idle(b->loop, fb_on_turn, b);
+    sel_loop_run(b->loop);
+    sel_loop_set_idle(b->loop, NULL, NULL);
 }
 
 static inline int fb_compare(const void *a, const void *b)
