@@ -51,6 +51,8 @@ struct sel_bench_probe {
  * them alike. */
 int sel_bench_measure(struct sel_bench_run *run, struct sel_bench_probe *probes,
                       uint32_t count) SEL_WARN_UNUSED;
+/* A probe of what another one, before it in a run, has seen besides: `arg` is the double. */
+int sel_bench_take(void *arg, double *ret);
 /* The median of a's value by b's, run for run; after sel_bench_measure of both together. */
 double sel_bench_ratio(const struct sel_bench_run *run, const struct sel_bench_probe *a,
                        const struct sel_bench_probe *b);
@@ -77,6 +79,14 @@ int sel_bench_fabric_restart(struct sel_bench_run *run);
 int sel_bench_fabric_idle(struct sel_bench_run *run);
 int sel_bench_fabric_allocations(struct sel_bench_run *run);
 int sel_bench_broker(struct sel_bench_run *run);
+int sel_bench_flows_memory(struct sel_bench_run *run);
+int sel_bench_flows_commit(struct sel_bench_run *run);
+int sel_bench_flows_lmdb(struct sel_bench_run *run);
+int sel_bench_flows_latency(struct sel_bench_run *run);
+int sel_bench_flows_scaling(struct sel_bench_run *run);
+int sel_bench_flows_million(struct sel_bench_run *run);
+int sel_bench_flows_takeover(struct sel_bench_run *run);
+int sel_bench_flows_join(struct sel_bench_run *run);
 
 struct sel_system;
 /* Compiles two texts of YAML; says on standard error what is wrong with them. */

@@ -11,10 +11,9 @@
 #include "core/mem.h"
 #include "perf/bench.h"
 
-#define THREADS 1u      /* of the worker: producer, broker and worker share two cores */
-#define WINDOW 8192u    /* tasks under way, ours and libzmq's */
-#define BATCH 64u       /* tasks that are submitted in one call; libzmq's records a message */
-#define WARM_UP 100000u /* tasks before a measurement */
+#define THREADS 1u   /* of the worker: producer, broker and worker share two cores */
+#define WINDOW 8192u /* tasks under way, ours and libzmq's */
+#define BATCH 64u    /* tasks that are submitted in one call; libzmq's records a message */
 #define QUEUED 1000000u
 #define NOTE_INSTALL "perf/peers/install.sh installs what it is compared with"
 
@@ -26,77 +25,10 @@
 
 /* ---- ours, end to end ---- */
 
-struct ours {
-    struct sel_cluster_options cluster;
-    struct sel_drive drive;
-    /* Of the last run: */
-    double p50_us, p99_us, records_per_message, commit_bytes_per_task;
-    double cpu_ns_per_task[3]; /* of broker, worker, producer */
-};
-
-static const struct ours memory_ours = {
+static const struct sel_ours memory_ours = {
     .cluster = {.threads = THREADS},
     .drive = {.level = SEL_CLIENT_LEVEL_MEMORY, .count = 2000000, .window = WINDOW, .batch = BATCH},
 };
-
-static int warm_up(struct sel_client *client, const struct ours *ours,
-                   struct sel_drive_result *result)
-{
-    struct sel_drive drive = ours->drive;
-    drive.count = drive.count / 4 < WARM_UP ? drive.count / 4 : WARM_UP;
-    return sel_drive_run(client, &drive, result);
-}
-
-static void note_usage(struct ours *ours, const struct sel_cluster_usage *before,
-                       const struct sel_cluster_usage *after)
-{
-    double count = (double)ours->drive.count;
-    for (int i = 0; i < 3; i++)
-        ours->cpu_ns_per_task[i] = (double)(after->cpu_ns[i] - before->cpu_ns[i]) / count;
-    ours->records_per_message =
-        (double)(after->records - before->records) / (double)(after->frames - before->frames);
-    ours->commit_bytes_per_task = (double)(after->commit_bytes - before->commit_bytes) / count;
-}
-
-static int measure_ours(void *arg, double *ret)
-{
-    struct ours *ours = arg;
-    struct sel_cluster cluster;
-    struct sel_cluster_usage before, after;
-    struct sel_client *client = NULL;
-    struct sel_drive_result *result = SEL_NEW(struct sel_drive_result);
-    int r = result ? sel_cluster_open(&cluster, &ours->cluster) : SEL_ENOMEM;
-    if (r < 0) {
-        (void)sel_mem_free(result);
-        return r;
-    }
-    r = sel_drive_connect(&cluster, 2 * ours->drive.window, &client);
-    if (r == 0)
-        r = warm_up(client, ours, result);
-    if (r == 0)
-        r = sel_cluster_get_usage(&cluster, &before);
-    if (r == 0)
-        r = sel_drive_run(client, &ours->drive, result);
-    if (r == 0)
-        r = sel_cluster_get_usage(&cluster, &after);
-    if (r == 0) {
-        *ret = result->per_s;
-        note_usage(ours, &before, &after);
-        ours->p50_us = (double)sel_histogram_quantile(&result->us, 0.5);
-        ours->p99_us = (double)sel_histogram_quantile(&result->us, 0.99);
-    }
-    (void)sel_client_close(client, 0);
-    sel_cluster_close(&cluster, r < 0);
-    (void)sel_mem_free(result);
-    return r;
-}
-
-/* What measure_ours has seen beside the rate is a probe of its own, after it in a run. */
-static int take(void *arg, double *ret)
-{
-    *ret = *(const double *)arg;
-    return 0;
-}
 
 /* ---- the others ---- */
 
@@ -128,7 +60,7 @@ static void report(struct sel_bench_run *run, const struct sel_bench_metric *met
  * producer submits at a time, and with what our messages had in the end. */
 struct same_batch {
     struct sel_rival zmq;
-    const struct ours *ours;
+    const struct sel_ours *ours;
 };
 
 static int zmq_with_same_batch(void *arg, double *ret)
@@ -141,7 +73,7 @@ static int zmq_with_same_batch(void *arg, double *ret)
 
 int sel_bench_fabric_memory(struct sel_bench_run *run)
 {
-    struct ours ours = memory_ours;
+    struct sel_ours ours = memory_ours;
     struct sel_rival zmq = {.name = "zmq",
                             .count = 4000000,
                             .window = WINDOW,
@@ -151,13 +83,13 @@ int sel_bench_fabric_memory(struct sel_bench_run *run)
                             .reply_bytes = REPLY_BYTES,
                             .head_bytes = HEAD_BYTES};
     struct same_batch same = {.zmq = zmq, .ours = &ours};
-    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
-                                       {.fn = take, .arg = &ours.p99_us},
+    struct sel_bench_probe probes[] = {{.fn = sel_ours_measure, .arg = &ours},
+                                       {.fn = sel_bench_take, .arg = &ours.p99_us},
                                        {.fn = rival_per_s, .arg = &zmq},
-                                       {.fn = take, .arg = &ours.records_per_message},
-                                       {.fn = take, .arg = &ours.cpu_ns_per_task[0]},
-                                       {.fn = take, .arg = &ours.cpu_ns_per_task[1]},
-                                       {.fn = take, .arg = &ours.cpu_ns_per_task[2]},
+                                       {.fn = sel_bench_take, .arg = &ours.records_per_message},
+                                       {.fn = sel_bench_take, .arg = &ours.cpu_ns_per_task[0]},
+                                       {.fn = sel_bench_take, .arg = &ours.cpu_ns_per_task[1]},
+                                       {.fn = sel_bench_take, .arg = &ours.cpu_ns_per_task[2]},
                                        {.fn = zmq_with_same_batch, .arg = &same}};
     int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
     if (r < 0)
@@ -184,7 +116,7 @@ int sel_bench_fabric_memory(struct sel_bench_run *run)
 
 int sel_bench_fabric_latency(struct sel_bench_run *run)
 {
-    struct ours ours = memory_ours;
+    struct sel_ours ours = memory_ours;
     struct sel_rival zmq = {.name = "zmq",
                             .count = 20000,
                             .window = 1,
@@ -193,8 +125,8 @@ int sel_bench_fabric_latency(struct sel_bench_run *run)
                             .record_bytes = RECORD_BYTES,
                             .reply_bytes = REPLY_BYTES,
                             .head_bytes = HEAD_BYTES};
-    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
-                                       {.fn = take, .arg = &ours.p50_us},
+    struct sel_bench_probe probes[] = {{.fn = sel_ours_measure, .arg = &ours},
+                                       {.fn = sel_bench_take, .arg = &ours.p50_us},
                                        {.fn = rival_p50_us, .arg = &zmq}};
     ours.drive.count = 20000;
     ours.drive.window = ours.drive.batch = 1;
@@ -235,17 +167,17 @@ static int measure_acked(void *arg, double *ret)
 
 int sel_bench_fabric_commit(struct sel_bench_run *run)
 {
-    struct ours ours = {
+    struct sel_ours ours = {
         .cluster = {.has_journal = true, .threads = THREADS},
         .drive = {
             .level = SEL_CLIENT_LEVEL_COMMIT, .count = 1000000, .window = 65536, .batch = 256}};
     struct sel_rival batches = {.name = "nats-batch"}, each = {.name = "nats-sync"};
-    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
-                                       {.fn = take, .arg = &ours.p99_us},
+    struct sel_bench_probe probes[] = {{.fn = sel_ours_measure, .arg = &ours},
+                                       {.fn = sel_bench_take, .arg = &ours.p99_us},
                                        {.fn = measure_acked},
                                        {.fn = rival_per_s, .arg = &batches},
                                        {.fn = rival_per_s, .arg = &each},
-                                       {.fn = take, .arg = &ours.commit_bytes_per_task}};
+                                       {.fn = sel_bench_take, .arg = &ours.commit_bytes_per_task}};
     int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
     if (r < 0)
         return r;
@@ -268,12 +200,12 @@ int sel_bench_fabric_commit(struct sel_bench_run *run)
 
 int sel_bench_fabric_interval(struct sel_bench_run *run)
 {
-    struct ours ours = {
+    struct sel_ours ours = {
         .cluster = {.has_journal = true, .threads = THREADS},
         .drive = {
             .level = SEL_CLIENT_LEVEL_INTERVAL, .count = 1000000, .window = 65536, .batch = 256}};
     struct sel_rival nats = {.name = "nats-interval"};
-    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
+    struct sel_bench_probe probes[] = {{.fn = sel_ours_measure, .arg = &ours},
                                        {.fn = rival_per_s, .arg = &nats}};
     int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
     if (r < 0)
@@ -292,10 +224,10 @@ int sel_bench_fabric_interval(struct sel_bench_run *run)
 
 int sel_bench_fabric_peers(struct sel_bench_run *run)
 {
-    struct ours ours = memory_ours;
+    struct sel_ours ours = memory_ours;
     struct sel_rival gearmand = {.name = "gearmand"}, beanstalkd = {.name = "beanstalkd"},
                      celery = {.name = "celery"};
-    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
+    struct sel_bench_probe probes[] = {{.fn = sel_ours_measure, .arg = &ours},
                                        {.fn = rival_per_s, .arg = &gearmand},
                                        {.fn = rival_per_s, .arg = &beanstalkd},
                                        {.fn = rival_per_s, .arg = &celery}};
@@ -316,14 +248,14 @@ int sel_bench_fabric_peers(struct sel_bench_run *run)
 
 int sel_bench_fabric_processes(struct sel_bench_run *run)
 {
-    struct ours ours = {.cluster = {.threads = 2},
-                        .drive = {.task = "Process",
-                                  .level = SEL_CLIENT_LEVEL_MEMORY,
-                                  .count = 6000,
-                                  .window = 64,
-                                  .batch = 4}};
+    struct sel_ours ours = {.cluster = {.threads = 2},
+                            .drive = {.task = "Process",
+                                      .level = SEL_CLIENT_LEVEL_MEMORY,
+                                      .count = 6000,
+                                      .window = 64,
+                                      .batch = 4}};
     struct sel_rival hyperqueue = {.name = "hyperqueue", .program = SEL_BENCH_NOTHING};
-    struct sel_bench_probe probes[] = {{.fn = measure_ours, .arg = &ours},
+    struct sel_bench_probe probes[] = {{.fn = sel_ours_measure, .arg = &ours},
                                        {.fn = rival_per_s, .arg = &hyperqueue}};
     int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
     if (r < 0)

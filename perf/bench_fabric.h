@@ -64,8 +64,11 @@ int sel_stage_drop_cache(const char *folder) SEL_WARN_UNUSED;
 
 struct sel_cluster_options {
     bool has_journal;
-    uint32_t threads;  /* of the worker; 0: no worker is started */
-    bool counts_calls; /* of the heap, in the broker: sel_cluster_heap_calls */
+    uint32_t threads;               /* of each worker; 0: no worker is started */
+    uint32_t workers;               /* 0: one, if there are threads */
+    bool counts_calls;              /* of the heap, in the broker: sel_cluster_heap_calls */
+    bool has_flows;                 /* the configuration is that of perf/flows */
+    const char *const *worker_args; /* more of them, NULL at the end; NULL: none */
 };
 
 struct sel_cluster {
@@ -80,14 +83,19 @@ int sel_cluster_open(struct sel_cluster *cluster,
                      const struct sel_cluster_options *options) SEL_WARN_UNUSED;
 /* `failed`: prints what the processes have said. */
 void sel_cluster_close(struct sel_cluster *cluster, bool failed);
-/* Parts of it, for those who stop and start them. The broker takes the endpoints that it had. */
+/* Parts of it, for those who stop and start them. The broker takes the endpoints that it had;
+ * `args` come after those of all workers, which they overrule; NULL: none. */
 int sel_cluster_start_broker(struct sel_cluster *cluster) SEL_WARN_UNUSED;
 int sel_cluster_start_worker(struct sel_cluster *cluster, const char *queue,
+                             const char *const *args,
                              struct sel_stage_process **ret) SEL_WARN_UNUSED;
 /* What broker, worker and this process, which is the producer, have used and done so far. */
 struct sel_cluster_usage {
     int64_t cpu_ns[3];
     uint64_t frames, records, commit_bytes; /* of the broker, in and out */
+    uint64_t submitted, finished;           /* runs of flows among them */
+    uint64_t kept;                          /* entries that it has now, ended ones too */
+    uint64_t commit_p50_us;
 };
 int sel_cluster_get_usage(const struct sel_cluster *cluster,
                           struct sel_cluster_usage *ret) SEL_WARN_UNUSED;
@@ -99,6 +107,7 @@ void sel_cluster_heap_calls(const struct sel_cluster *cluster, uint64_t *ret_own
 
 struct sel_drive {
     const char *queue, *task; /* NULL: those of the cluster */
+    bool is_flow;             /* `task` is one */
     enum sel_client_level level;
     uint64_t count;
     uint32_t window, batch; /* tasks under way; tasks submitted in one call */
@@ -118,6 +127,17 @@ int sel_drive_run(struct sel_client *client, const struct sel_drive *drive,
 /* Submits them all and waits until they are settled. */
 int sel_drive_submit(struct sel_client *client, const struct sel_drive *drive,
                      double *ret_per_s) SEL_WARN_UNUSED;
+
+/* A cluster of its own, a warm-up, a drive; per_s is the value of the probe. */
+struct sel_ours {
+    struct sel_cluster_options cluster;
+    struct sel_drive drive;
+    /* Of the last run: */
+    double p50_us, p99_us, records_per_message, commit_bytes_per_task, commit_p50_us;
+    double cpu_ns_per_task[3]; /* of broker, worker (the first), producer */
+};
+
+int sel_ours_measure(void *ours, double *ret_per_s);
 
 /* ---- other systems ---- */
 

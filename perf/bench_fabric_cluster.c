@@ -15,6 +15,7 @@
 #include "perf/modules/malloc_count.h"
 
 #define ASK_US 5000000
+#define ARGS_MAX 32u
 #define READY_MS 30000 /* a broker that is not there after so long is broken */
 
 static const char nodes[] =
@@ -119,35 +120,61 @@ static int write_nodes(const char *path)
     return fclose(file) == 0 && is_written ? 0 : -EIO;
 }
 
+/* Where what is to be run is told, in argv from `n`; how far it got. */
+static uint32_t add_configuration(const struct sel_cluster *cluster, const char *written,
+                                  const char **argv, uint32_t n)
+{
+    argv[n++] = "--nodes-definition";
+    argv[n++] = cluster->options.has_flows ? SEL_BENCH_SOURCE "/perf/flows/nodes.yaml" : written;
+    if (cluster->options.has_flows) {
+        argv[n++] = "--flow-definitions";
+        argv[n++] = SEL_BENCH_SOURCE "/perf/flows/flows.yaml";
+    }
+    return n;
+}
+
+static uint32_t add_args(const char *const *args, const char **argv, uint32_t n)
+{
+    while (args && *args && n < ARGS_MAX)
+        argv[n++] = *args++;
+    return n;
+}
+
 int sel_cluster_start_worker(struct sel_cluster *cluster, const char *queue,
-                             struct sel_stage_process **ret)
+                             const char *const *args, struct sel_stage_process **ret)
 {
     char program[SEL_STAGE_PATH_MAX], path[SEL_STAGE_PATH_MAX], threads[16];
+    char results[SEL_STAGE_PATH_MAX], results_var[SEL_STAGE_PATH_MAX + 32];
     (void)snprintf(threads, sizeof(threads), "%u", cluster->options.threads);
+    (void)snprintf(results_var, sizeof(results_var), "SELINON_BENCH_RESULTS=%s",
+                   sel_stage_path(&cluster->stage, "results", results));
     int r = write_nodes(sel_stage_path(&cluster->stage, "nodes.yaml", path));
     if (r < 0)
         return r;
     /* Without a supervisor, so that what is measured and stopped is the worker. */
-    const char *const argv[] = {sel_stage_program("selinon-worker", program),
-                                "--broker",
-                                cluster->listen,
-                                "--queues",
-                                queue,
-                                "--nodes-definition",
-                                path,
-                                "--module-path",
-                                SEL_BENCH_MODULES,
-                                "--threads",
-                                threads,
-                                "--no-supervisor",
-                                NULL};
-    return sel_stage_start(&cluster->stage, argv, NULL, ret);
+    const char *argv[ARGS_MAX + 1] = {sel_stage_program("selinon-worker", program),
+                                      "--broker",
+                                      cluster->listen,
+                                      "--queues",
+                                      queue,
+                                      "--module-path",
+                                      SEL_BENCH_MODULES,
+                                      "--threads",
+                                      threads,
+                                      "--no-supervisor"};
+    const char *const vars[] = {results_var, NULL};
+    uint32_t n = add_configuration(cluster, path, argv, 10);
+    n = add_args(cluster->options.worker_args, argv, n);
+    n = add_args(args, argv, n);
+    argv[n] = NULL;
+    return sel_stage_start(&cluster->stage, argv, vars, ret);
 }
 
 /* ---- all of it ---- */
 
 int sel_cluster_open(struct sel_cluster *cluster, const struct sel_cluster_options *options)
 {
+    struct sel_stage_process *unused;
     *cluster = (struct sel_cluster){.options = *options};
     int r = sel_stage_open(&cluster->stage);
     if (r < 0)
@@ -157,7 +184,9 @@ int sel_cluster_open(struct sel_cluster *cluster, const struct sel_cluster_optio
     (void)snprintf(cluster->query, sizeof(cluster->query), "tcp://127.0.0.1:*");
     r = sel_cluster_start_broker(cluster);
     if (r == 0 && options->threads > 0)
-        r = sel_cluster_start_worker(cluster, SEL_CLUSTER_QUEUE, &cluster->worker);
+        r = sel_cluster_start_worker(cluster, SEL_CLUSTER_QUEUE, NULL, &cluster->worker);
+    for (uint32_t i = 1; r == 0 && i < options->workers; i++)
+        r = sel_cluster_start_worker(cluster, SEL_CLUSTER_QUEUE, NULL, &unused);
     if (r < 0)
         sel_cluster_close(cluster, true);
     return r;
@@ -205,6 +234,12 @@ static int ask_broker(const struct sel_cluster *cluster, struct sel_cluster_usag
         ret->frames = number_of(&status, "frames_in") + number_of(&status, "frames_out");
         ret->records = number_of(&status, "records_in") + number_of(&status, "records_out");
         ret->commit_bytes = number_of(&status, "commit_bytes");
+        ret->submitted = number_of(&status, "submitted");
+        ret->finished = number_of(&status, "finished");
+        ret->kept = number_of(&status, "tasks");
+        const struct sel_value *commit = sel_value_get_c(&status, "commit");
+        ret->commit_p50_us =
+            commit && sel_value_is(commit, SEL_MAP) ? number_of(commit, "p50_us") : 0;
     } else {
         fprintf(stderr, "selinon-bench: the broker's status: %s\n", err.text);
     }

@@ -12,6 +12,7 @@
 #define READY_US 10000000
 #define HANG_US 30000000 /* nothing ends for so long: something is broken */
 #define CLOSE_US 10000000
+#define WARM_UP 100000u /* tasks before a measurement */
 
 /* 64 bytes of arguments: a msgpack bin of 62. */
 static const char arguments[64] = "\xc4\x3e";
@@ -62,6 +63,7 @@ static void fill_tasks(struct driver *driver)
             .args = {arguments, sizeof(arguments)},
             .queue = sel_str_c(drive->queue ? drive->queue : SEL_CLUSTER_QUEUE),
             .level = (uint8_t)drive->level,
+            .flags = drive->is_flow ? SEL_CLIENT_FLOW : 0,
         };
 }
 
@@ -164,5 +166,60 @@ int sel_drive_submit(struct sel_client *client, const struct sel_drive *drive, d
         r = say("waiting for acknowledgements", r);
     *ret_per_s = (double)drive->count * 1e9 / (double)(sel_bench_now_ns() - begin_ns);
     (void)sel_mem_free(driver);
+    return r;
+}
+
+/* ---- a whole measurement ---- */
+
+static int warm_up(struct sel_client *client, const struct sel_ours *ours,
+                   struct sel_drive_result *result)
+{
+    struct sel_drive drive = ours->drive;
+    drive.count = drive.count / 4 < WARM_UP ? drive.count / 4 : WARM_UP;
+    return sel_drive_run(client, &drive, result);
+}
+
+static void note_usage(struct sel_ours *ours, const struct sel_cluster_usage *before,
+                       const struct sel_cluster_usage *after)
+{
+    double count = (double)ours->drive.count;
+    for (int i = 0; i < 3; i++)
+        ours->cpu_ns_per_task[i] = (double)(after->cpu_ns[i] - before->cpu_ns[i]) / count;
+    ours->records_per_message =
+        (double)(after->records - before->records) / (double)(after->frames - before->frames);
+    ours->commit_bytes_per_task = (double)(after->commit_bytes - before->commit_bytes) / count;
+    ours->commit_p50_us = (double)after->commit_p50_us;
+}
+
+int sel_ours_measure(void *arg, double *ret)
+{
+    struct sel_ours *ours = arg;
+    struct sel_cluster cluster;
+    struct sel_cluster_usage before, after;
+    struct sel_client *client = NULL;
+    struct sel_drive_result *result = SEL_NEW(struct sel_drive_result);
+    int r = result ? sel_cluster_open(&cluster, &ours->cluster) : SEL_ENOMEM;
+    if (r < 0) {
+        (void)sel_mem_free(result);
+        return r;
+    }
+    r = sel_drive_connect(&cluster, 2 * ours->drive.window, &client);
+    if (r == 0)
+        r = warm_up(client, ours, result);
+    if (r == 0)
+        r = sel_cluster_get_usage(&cluster, &before);
+    if (r == 0)
+        r = sel_drive_run(client, &ours->drive, result);
+    if (r == 0)
+        r = sel_cluster_get_usage(&cluster, &after);
+    if (r == 0) {
+        *ret = result->per_s;
+        note_usage(ours, &before, &after);
+        ours->p50_us = (double)sel_histogram_quantile(&result->us, 0.5);
+        ours->p99_us = (double)sel_histogram_quantile(&result->us, 0.99);
+    }
+    (void)sel_client_close(client, 0);
+    sel_cluster_close(&cluster, r < 0);
+    (void)sel_mem_free(result);
     return r;
 }

@@ -108,7 +108,7 @@ static int come_back(struct sel_cluster *cluster, const struct sel_client_id *fi
     int r = sel_cluster_start_broker(cluster);
     *ready_s = (double)(sel_bench_now_ns() - begin_ns) / 1e9;
     if (r == 0)
-        r = sel_cluster_start_worker(cluster, LATER, &worker);
+        r = sel_cluster_start_worker(cluster, LATER, NULL, &worker);
     if (r == 0)
         r = sel_drive_connect(cluster, 16, &client);
     if (r == 0)
@@ -142,17 +142,11 @@ static int measure_restart(void *arg, double *ret)
     return r;
 }
 
-static int take(void *arg, double *ret)
-{
-    *ret = *(const double *)arg;
-    return 0;
-}
-
 int sel_bench_fabric_restart(struct sel_bench_run *run)
 {
     double ready_s = 0; /* of the last run */
     struct sel_bench_probe probes[] = {{.fn = measure_restart, .arg = &ready_s},
-                                       {.fn = take, .arg = &ready_s}};
+                                       {.fn = sel_bench_take, .arg = &ready_s}};
     int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
     if (r < 0)
         return r;
@@ -251,7 +245,7 @@ int sel_bench_fabric_allocations(struct sel_bench_run *run)
 {
     double libzmq_per_task = 0; /* of the last run */
     struct sel_bench_probe probes[] = {{.fn = measure_calls, .arg = &libzmq_per_task},
-                                       {.fn = take, .arg = &libzmq_per_task}};
+                                       {.fn = sel_bench_take, .arg = &libzmq_per_task}};
     int r = sel_bench_measure(run, probes, SEL_COUNT(probes));
     if (r < 0)
         return r;

@@ -50,6 +50,26 @@ static const struct sel_bench benches[] = {
     {"fabric", "idle", "idle_cpu_percent", sel_bench_fabric_idle},
     {"fabric", "allocations", "allocations_per_task zmq_allocations_per_task",
      sel_bench_fabric_allocations},
+    {"flows", "memory",
+     "diamond_memory_nodes_per_s diamond_memory_broker_cpu_us_per_node "
+     "diamond_memory_worker_cpu_us_per_node diamond_memory_producer_cpu_us_per_node",
+     sel_bench_flows_memory},
+    {"flows", "commit",
+     "diamond_commit_nodes_per_s diamond_commit_broker_cpu_us_per_node "
+     "diamond_commit_worker_cpu_us_per_node diamond_commit_producer_cpu_us_per_node "
+     "diamond_journal_bytes_per_node",
+     sel_bench_flows_commit},
+    {"flows", "lmdb",
+     "diamond_lmdb_nodes_per_s diamond_lmdb_broker_cpu_us_per_node "
+     "diamond_lmdb_worker_cpu_us_per_node diamond_lmdb_producer_cpu_us_per_node",
+     sel_bench_flows_lmdb},
+    {"flows", "latency", "diamond_memory_p50_ms diamond_commit_p50_ms commit_p50_ms",
+     sel_bench_flows_latency},
+    {"flows", "scaling", "scaling_2_workers one_worker_nodes_per_s two_workers_nodes_per_s",
+     sel_bench_flows_scaling},
+    {"flows", "million", "flow_1m_nodes_s flow_state_bytes_per_node", sel_bench_flows_million},
+    {"flows", "takeover", "flow_1m_takeover_s flow_1m_after_takeover_s", sel_bench_flows_takeover},
+    {"flows", "join", "join_1000x1000_s join_bytes_per_node", sel_bench_flows_join},
 };
 
 struct sel_bench_run {
@@ -103,6 +123,12 @@ int sel_bench_measure(struct sel_bench_run *run, struct sel_bench_probe *probes,
         memcpy(sorted, probes[k].values, sizeof(sorted));
         probes[k].median = sel_bench_median(sorted, run->runs);
     }
+    return 0;
+}
+
+int sel_bench_take(void *arg, double *ret)
+{
+    *ret = *(const double *)arg;
     return 0;
 }
 
@@ -213,7 +239,8 @@ static void print_help(FILE *out)
           "Measures and prints a table: metric, value, target, met?\n"
           "  engine       flows and tasks in one process\n"
           "  proto        the wire, without sockets\n"
-          "  fabric       broker, worker and producer, against libzmq and other systems\n\n"
+          "  fabric       broker, worker and producer, against libzmq and other systems\n"
+          "  flows        flows on the cluster\n\n"
           "  --json       one object, metric to value (null: could not be measured)\n"
           "  --only NAME  one benchmark, by its name or by one of its metrics\n"
           "  --runs N     medians of N measurements, 1 to 100 (default 5)\n\n"

@@ -15,6 +15,13 @@ static int sleep_us(struct sel_task *task)
     return sel_result(task, "{s:i}", "n", (int64_t)1);
 }
 
+/* Sleeps for a millisecond. */
+static int nap(struct sel_task *task)
+{
+    SEL_TRY(sel_sleep(task, 1e-3));
+    return sel_result(task, "{s:i}", "n", (int64_t)1);
+}
+
 /* A list of sel_task_args items. */
 static int many(struct sel_task *task)
 {
@@ -31,4 +38,5 @@ static int many(struct sel_task *task)
     return sel_result_value(task, value);
 }
 
-SEL_MODULE("bench", SEL_TASK("Noop", noop), SEL_TASK("Sleep", sleep_us), SEL_FOREACH("many", many));
+SEL_MODULE("bench", SEL_TASK("Noop", noop), SEL_TASK("Sleep", sleep_us), SEL_TASK("Nap", nap),
+           SEL_FOREACH("many", many));
