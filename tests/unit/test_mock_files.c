@@ -53,6 +53,12 @@ static int open_files(struct scene *s, const char *state, const char *report)
     return sel_mock_files_open(&s->files, &s->system, path(s, "mock.json"), state, report, &s->err);
 }
 
+static int64_t at_five(void *ctx)
+{
+    (void)ctx;
+    return 5;
+}
+
 /* The lines of the report so far, with '|' between them. */
 static const char *report_text(struct scene *s)
 {
@@ -119,6 +125,7 @@ static void test_executions_become_lines(void **state)
     struct scene *s = *state;
     sel_test_write(&s->folder, "mock.json", SEL_STR("{}"));
     assert_ok(open_files(s, path(s, "steps"), path(s, "report")));
+    sel_mock_report_clock(s->files.report, at_five, NULL);
     const struct sel_executor_observer *o = s->files.observer;
     struct sel_value parents = sel_test_json(&s->arena, "{\"P\": \"id\"}");
     struct sel_exec_result result = {.value = {"\x07", 1}, .error_class = ""};
@@ -130,10 +137,11 @@ static void test_executions_become_lines(void **state)
                               .parents = &parents,
                               .result = &result};
     o->execution(o->ctx, &e);
-    assert_string_equal(report_text(s),
-                        "{\"what\":\"execution\",\"task\":\"T\",\"flow\":\"F\",\"id\":\"f-0.1\","
-                        "\"try\":2,\"node_args\":true,\"parents\":{\"P\":\"id\"},\"outcome\":"
-                        "\"success\",\"result\":7}|");
+    assert_string_equal(
+        report_text(s),
+        "{\"what\":\"execution\",\"at_us\":5,\"task\":\"T\",\"flow\":\"F\",\"id\":\"f-0.1\","
+        "\"try\":2,\"node_args\":true,\"parents\":{\"P\":\"id\"},\"outcome\":"
+        "\"success\",\"result\":7}|");
     static const struct {
         enum sel_exec_outcome outcome;
         bool will_retry;
@@ -158,7 +166,7 @@ static void test_executions_become_lines(void **state)
         assert_string_equal(text + n - end_n, cases[i].end);
     }
     assert_non_null(strstr(report_text(s),
-                           "{\"what\":\"execution\",\"task\":\"T\",\"id\":\"f-0.1\","
+                           "{\"what\":\"execution\",\"at_us\":5,\"task\":\"T\",\"id\":\"f-0.1\","
                            "\"try\":2,\"node_args\":null,"));
 }
 
@@ -167,6 +175,7 @@ static void test_results_ends_and_events_become_lines(void **state)
     struct scene *s = *state;
     sel_test_write(&s->folder, "mock.json", SEL_STR("{}"));
     assert_ok(open_files(s, NULL, path(s, "report")));
+    sel_mock_report_clock(s->files.report, at_five, NULL);
     const struct sel_executor_observer *o = s->files.observer;
     struct sel_value finished = sel_test_json(&s->arena, "{\"T\": [\"f-0.1\"]}");
     struct sel_value failed = sel_test_json(&s->arena, "{}");
@@ -182,12 +191,15 @@ static void test_results_ends_and_events_become_lines(void **state)
     o->trace(o->ctx, SEL_TRACE_FLOW_START, &finished);
     assert_string_equal(
         report_text(s),
-        "{\"what\":\"stored\",\"storage\":\"S\",\"task\":\"T\",\"storage_task_name\":\"T_kept\","
+        "{\"what\":\"stored\",\"at_us\":5,\"storage\":\"S\",\"task\":\"T\",\"storage_task_name\":"
+        "\"T_kept\","
         "\"flow\":\"F\",\"result\":7}|"
-        "{\"what\":\"flow\",\"flow\":\"F\",\"id\":\"00000000-0000-0001-0000-000000000002\","
+        "{\"what\":\"flow\",\"at_us\":5,\"flow\":\"F\",\"id\":\"00000000-0000-0001-0000-"
+        "000000000002\","
         "\"node_args\":null,\"outcome\":\"retry\",\"finished_nodes\":{\"T\":[\"f-0.1\"]},"
         "\"failed_nodes\":{},\"top\":true}|"
-        "{\"what\":\"event\",\"event\":\"FLOW_START\",\"details\":{\"T\":[\"f-0.1\"]}}|");
+        "{\"what\":\"event\",\"at_us\":5,\"event\":\"FLOW_START\",\"details\":{\"T\":[\"f-0.1\"]}}"
+        "|");
     assert_int_equal(sel_mock_report_lost(s->files.report), 0);
 }
 
