@@ -34,7 +34,7 @@ PYTHON_COMMAND = [sys.executable, os.path.join(ROOT, "examples", "producers", "p
 NODE_COMMAND = ["node", os.path.join(NODE or "", "cli.mjs")]
 MESSAGES = {"HELLO": 1, "WELCOME": 2, "DATA": 3, "ERROR": 4, "GOODBYE": 5, "REDIRECT": 7}
 KINDS = {"QUEUE": 1, "SUBMIT": 2, "REFUSED": 3, "RESULT": 4, "CANCEL": 8, "WATCH": 11}
-TAGS = {"task": 1, "countdown": 2, "not_before": 3, "expiry": 5, "idempotency_key": 6}
+TAGS = {"task": 1, "countdown": 2, "not_before": 3, "expiry": 5, "idempotency_key": 6, "selective": 14}
 
 
 TROUBLES = ("drop_in", "drop_out", "repeat", "gap", "forget", "restart", "goodbye", "hang", "full")
@@ -111,7 +111,8 @@ class Vectors(unittest.TestCase):
         fields = b""
         if values:
             seconds = {k: values[k] / 1e6 for k in ("countdown", "not_before", "expiry") if k in values}
-            fields = producer.submit_fields(values["task"], key=values.get("idempotency_key"), **seconds)
+            selective = msgpack.unpackb(bytes.fromhex(values["selective"])) if "selective" in values else None
+            fields = producer.submit_fields(values["task"], key=values.get("idempotency_key"), selective=selective, **seconds)
         return producer.record(KINDS[meaning["type"]], uuid.UUID(meaning.get("id", str(uuid.UUID(int=0)))).bytes,
                                bytes.fromhex(meaning.get("payload", "")), fields, meaning.get("queue", 0),
                                meaning.get("priority", 128), meaning.get("level", 0), meaning.get("flags", 0))

@@ -6,6 +6,7 @@ import { decode as unpack } from "@msgpack/msgpack";
 import { Kind, Malformed, Message, decode, decodeRecords, encodeData, encodePlain, encodeRecord } from "./selinon_producer.mjs";
 
 const PLAIN = ["WELCOME", "ERROR", "GOODBYE", "REDIRECT"], WRITTEN = ["QUEUE", "SUBMIT", "CANCEL", "WATCH"];
+const WORKERS = { TASK: 5, DONE: 6, RETURN: 7, CANCELLED: 9, WANT: 10, DECIDE: 12, STATE: 13, EVENTS: 14, ENDED: 15, LIVE: 16, VOID: 17 };
 const seen = { plain: 0, read: 0, written: 0, refused: 0 };
 const hex = (id) => id?.replaceAll("-", "");
 
@@ -23,6 +24,7 @@ function fieldsOf(meaning) {
     else if (name === "not_before") out[3] = number(value);
     else if (name === "expiry") out[5] = number(value);
     else if (name === "idempotency_key") out[6] = Buffer.from(value);
+    else if (name === "selective") out[14] = Buffer.from(value, "hex");
     else return null;
   }
   return out;
@@ -53,7 +55,7 @@ function readData(meaning, frame) {
   assert.equal(records.length, meaning.records.length);
   records.forEach((got, i) => {
     const want = meaning.records[i];
-    assert.equal(got.type, { ...Kind, TASK: 5, DONE: 6, RETURN: 7, CANCELLED: 9, WANT: 10 }[want.type]);
+    assert.equal(got.type, { ...Kind, ...WORKERS }[want.type]);
     assert.equal(got.id, hex(want.id) ?? "0".repeat(32));
     assert.deepEqual([got.flags, got.code, got.level, got.handle, got.payload.toString("hex")],
                      [want.flags ?? 0, want.code ?? 0, want.level ?? 0, Number(want.handle ?? 0), want.payload ?? ""]);
