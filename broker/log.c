@@ -6,6 +6,7 @@
 #include "broker/internal.h"
 #include "core/mem.h"
 
+#define WAIT_US 2000        /* what nobody waits for is committed with what comes next */
 #define RETRY_US 100000     /* pause after an append that found no room */
 #define FULL_US_MIN 1000000 /* so long nothing new is taken afterwards */
 #define FULL_US_MAX 60000000
@@ -136,6 +137,8 @@ static struct sel_log_batch *batch_new(struct sel_broker *b)
     }
     batch->next = NULL;
     batch->seq = seq;
+    batch->can_wait = true;
+    batch->since_us = b->now.mono_us;
     if (log->open)
         log->open->next = batch;
     else
@@ -174,6 +177,13 @@ static struct sel_log_batch *open_batch(struct sel_broker *b)
     return batch_new(b);
 }
 
+/* The end of a run has been told: what its flow decides then comes in a moment, and is committed
+ * with it. Alone it would only keep the disk busy when that comes. */
+static bool can_wait(const struct sel_mutation *m)
+{
+    return m->type == SEL_MUTATION_DONE && m->flags & SEL_MUTATION_RUN;
+}
+
 /* Appends it; *ret_end is where it ends in its batch. */
 static int append(struct sel_broker *b, const struct sel_mutation *m, uint8_t level,
                   struct sel_log_batch **ret, size_t *ret_end)
@@ -191,6 +201,7 @@ static int append(struct sel_broker *b, const struct sel_mutation *m, uint8_t le
         return SEL_ENOMEM;
     }
     batch->sync |= level == SEL_LEVEL_COMMIT;
+    batch->can_wait &= can_wait(m);
     batch->urgent |= m->type != SEL_MUTATION_SUBMIT;
     b->log.backlog_bytes += batch->buf.n - before;
     info_of(&b->log, batch->seq)->size = (uint32_t)batch->buf.n;
@@ -419,6 +430,13 @@ static bool wants_interval_sync(const struct sel_broker *b)
     return log->synced < log->committed && b->now.mono_us >= log->interval_due_us;
 }
 
+/* When what is to be committed can wait no longer. */
+static int64_t waits_until_us(const struct sel_log *log)
+{
+    const struct sel_log_batch *first = log->first;
+    return first->next || !first->can_wait ? first->since_us : first->since_us + WAIT_US;
+}
+
 int64_t sel_broker_log_due_us(const struct sel_broker *b)
 {
     const struct sel_log *log = &b->log;
@@ -427,7 +445,7 @@ int64_t sel_broker_log_due_us(const struct sel_broker *b)
     if (log->was_refused)
         return log->retry_us;
     if (log->first)
-        return b->now.mono_us;
+        return waits_until_us(log);
     return log->synced < log->committed ? log->interval_due_us : INT64_MAX;
 }
 
@@ -437,6 +455,8 @@ bool sel_broker_take_batches(struct sel_broker *b, struct sel_broker_now now,
     struct sel_log *log = &b->log;
     b->now = now;
     if (!log->is_on || log->under_way || (log->was_refused && now.mono_us < log->retry_us))
+        return false;
+    if (log->first && now.mono_us < waits_until_us(log) && !wants_interval_sync(b))
         return false;
     compact(b);
     *ret = (struct sel_broker_batches){.sync = wants_interval_sync(b), .first = log->committed + 1};
