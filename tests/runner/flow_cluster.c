@@ -26,8 +26,11 @@ extern char **environ;
 struct cluster {
     struct sel_flow_case *c;
     char *folder;
-    const char *endpoint, *report, *state, *broker_log, *worker_log;
-    struct sel_runner_process broker, workers[SEL_RUNNER_WORKERS_MAX];
+    const char *endpoint, *report, *state, *broker_log;
+    int watch_fd; /* tells when something in the folder changes */
+    struct sel_runner_process broker;
+    struct sel_runner_process workers[SEL_RUNNER_WORKERS_MAX];
+    const char *worker_logs[SEL_RUNNER_WORKERS_MAX];
     uint32_t worker_count;
     struct sel_client *client;
     char **env; /* of the workers: what this process has, and the case's */
@@ -84,8 +87,10 @@ static bool make_folder(struct cluster *u)
     u->report = in_folder(u, "report");
     u->state = in_folder(u, "state");
     u->broker_log = in_folder(u, "broker.log");
-    u->worker_log = in_folder(u, "worker.log");
-    return u->endpoint != NULL;
+    u->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (u->watch_fd < 0 || inotify_add_watch(u->watch_fd, u->folder, IN_CREATE | IN_MODIFY) < 0)
+        sel_flow_case_fail(u->c, "inotify", sel_error_text(-errno));
+    return u->endpoint && !u->c->failed;
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -171,28 +176,38 @@ static bool store_presets(struct cluster *u)
 
 /* ---- processes ---- */
 
-/* Until `path` is there: the broker answers. */
-static bool wait_for_file(struct cluster *u, const char *path)
+static uint32_t times_in(const char *path, const char *text)
+{
+    struct sel_arena arena = {0};
+    struct sel_str log = {0};
+    uint32_t count = 0;
+    if (sel_runner_read_file(&arena, path, &log, NULL) == 0) {
+        for (const char *at = log.p; (at = strstr(at, text)); at++)
+            count++;
+    }
+    sel_arena_done(&arena);
+    return count;
+}
+
+/* Until the process has logged `text` that often. */
+static bool wait_for_text(struct cluster *u, const struct sel_runner_process *process,
+                          const char *log, const char *text, uint32_t count)
 {
     char events[4096];
-    int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    struct pollfd fds[] = {{.fd = fd, .events = POLLIN}, {.fd = u->broker.fd, .events = POLLIN}};
-    bool is_there = false;
-    if (fd < 0 || inotify_add_watch(fd, u->folder, IN_CREATE | IN_MOVED_TO) < 0)
-        sel_flow_case_fail(u->c, "inotify", sel_error_text(-errno));
-    else {
-        while (!(is_there = sel_runner_exists(path)) && fds[1].revents == 0 &&
-               poll(fds, SEL_COUNT(fds), END_MS_MAX) > 0)
-            (void)!read(fd, events, sizeof(events)); /* whatever it says, we look */
+    struct pollfd fds[] = {{.fd = u->watch_fd, .events = POLLIN},
+                           {.fd = process->fd, .events = POLLIN}};
+    while (times_in(log, text) < count) {
+        if (fds[1].revents || poll(fds, SEL_COUNT(fds), END_MS_MAX) <= 0) {
+            fail_with_log(u, text, "it is not logged", log);
+            return false;
+        }
+        (void)!read(u->watch_fd, events, sizeof(events)); /* whatever it says, we look */
     }
-    if (fd >= 0)
-        (void)close(fd);
-    return is_there;
+    return true;
 }
 
 static bool start_broker(struct cluster *u)
 {
-    const char *ready = in_folder(u, "ready");
     const char *const argv[] = {program(u, "selinon-broker"),
                                 "--journal",
                                 in_folder(u, "journal"),
@@ -200,17 +215,11 @@ static bool start_broker(struct cluster *u)
                                 u->endpoint,
                                 "--query",
                                 sel_arena_printf(&u->c->arena, "ipc://%s/q", u->folder),
-                                "--ready-file",
-                                ready,
                                 NULL};
     int r = sel_runner_process_start(&u->broker, argv, environ, u->broker_log);
     if (r < 0)
         sel_flow_case_fail(u->c, "broker", sel_error_text(r));
-    else if (!wait_for_file(u, ready))
-        fail_with_log(u, "broker", "it does not answer", u->broker_log);
-    else
-        return true;
-    return false;
+    return r == 0 && wait_for_text(u, &u->broker, u->broker_log, "broker.ready", 1);
 }
 
 /* The variables of the case come first, so that they win. */
@@ -259,13 +268,15 @@ static bool start_worker(struct cluster *u)
                                 "30",
                                 "--no-supervisor",
                                 NULL};
-    int r =
-        u->env ? sel_runner_process_start(&u->workers[u->worker_count], argv, u->env, u->worker_log)
-               : SEL_ENOMEM;
+    const char *log =
+        sel_arena_printf(&u->c->arena, "%s/worker-%u.log", u->folder, u->worker_count);
+    int r = SEL_ENOMEM;
+    if (u->env && log)
+        r = sel_runner_process_start(&u->workers[u->worker_count], argv, u->env, log);
     if (r < 0)
         sel_flow_case_fail(u->c, "worker", sel_error_text(r));
     else
-        u->worker_count++;
+        u->worker_logs[u->worker_count++] = log;
     return r == 0;
 }
 
@@ -277,6 +288,11 @@ static bool start_workers(struct cluster *u)
         if (!start_worker(u))
             return false;
     }
+    for (uint32_t i = 0; i < count; i++) { /* so that all of them take part */
+        if (!wait_for_text(u, &u->workers[i], u->worker_logs[i], "worker.session",
+                           u->c->options->threads))
+            return false;
+    }
     return true;
 }
 
@@ -285,7 +301,7 @@ static bool do_all_live(struct cluster *u)
     for (uint32_t i = 0; i < u->worker_count; i++) {
         if (!sel_runner_process_wait(&u->workers[i], 0))
             continue;
-        fail_with_log(u, "worker", "it has ended too early", u->worker_log);
+        fail_with_log(u, "worker", "it has ended too early", u->worker_logs[i]);
         return false;
     }
     if (!sel_runner_process_wait(&u->broker, 0))
@@ -309,7 +325,7 @@ static void stop_one(struct cluster *u, struct sel_runner_process *process, cons
 static void stop_all(struct cluster *u)
 {
     for (uint32_t i = 0; i < u->worker_count; i++)
-        stop_one(u, &u->workers[i], "worker", u->worker_log);
+        stop_one(u, &u->workers[i], "worker", u->worker_logs[i]);
     stop_one(u, &u->broker, "broker", u->broker_log);
 }
 
@@ -377,7 +393,7 @@ static struct sel_client_batch *wait_for_result(struct cluster *u)
         if (!do_all_live(u))
             return NULL;
     }
-    fail_with_log(u, "the flow does not end", "the worker says:", u->worker_log);
+    fail_with_log(u, "the flow does not end", "the first worker says:", u->worker_logs[0]);
     return NULL;
 }
 
@@ -451,17 +467,17 @@ static void expect_refused_worker(struct cluster *u)
     if (!start_worker(u))
         return;
     struct sel_runner_process *worker = &u->workers[0];
+    const char *path = u->worker_logs[0];
     if (!sel_runner_process_wait(worker, END_MS_MAX))
-        fail_with_log(u, "worker", "it takes the configuration", u->worker_log);
-    else if (worker->status != 1 ||
-             sel_runner_read_file(&u->c->arena, u->worker_log, &log, NULL) < 0 ||
+        fail_with_log(u, "worker", "it takes the configuration", path);
+    else if (worker->status != 1 || sel_runner_read_file(&u->c->arena, path, &log, NULL) < 0 ||
              !strstr(log.p, "Error: the configuration has "))
-        fail_with_log(u, "worker", "it does not refuse the configuration", u->worker_log);
+        fail_with_log(u, "worker", "it does not refuse the configuration", path);
 }
 
 void sel_flow_cluster_run(struct sel_flow_case *c)
 {
-    struct cluster u = {.c = c};
+    struct cluster u = {.c = c, .watch_fd = -1};
     if (c->system && !sel_flow_case_flow(c))
         sel_flow_case_fail(c, "the flow", "there is none of this name");
     else if (make_folder(&u) && c->system)
@@ -470,5 +486,7 @@ void sel_flow_cluster_run(struct sel_flow_case *c)
         expect_refused_worker(&u);
     (void)sel_client_close(u.client, 0); /* after a failure only */
     end_all(&u);
+    if (u.watch_fd >= 0)
+        (void)close(u.watch_fd);
     remove_folder(&u);
 }
