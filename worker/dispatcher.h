@@ -60,6 +60,7 @@ struct sel_dispatcher_options {
     uint32_t thread;             /* in the page */
     uint32_t first_slot;         /* in the page: SEL_DISPATCHER_SLOTS from here on are ours */
     uint32_t budget;             /* conditions and starts of a step, which is one DECIDE; 0: 512 */
+    uint32_t state_decisions;    /* after so many DECIDEs of a flow comes a STATE; 0: 1000 */
     const struct sel_dispatcher_ops *ops; /* NULL: none */
     void *ctx;
 };

@@ -478,7 +478,8 @@ int sel_dispatcher_take_state(struct sel_dispatched *flow, struct sel_str bytes)
 static void say_state(struct sel_dispatched *flow)
 {
     struct sel_dispatcher *d = flow->d;
-    if (flow->since_state_count < STATE_DECISIONS && flow->since_state_bytes < STATE_BYTES)
+    uint32_t decisions = d->options.state_decisions ? d->options.state_decisions : STATE_DECISIONS;
+    if (flow->since_state_count < decisions && flow->since_state_bytes < STATE_BYTES)
         return;
     if (flow->since_state_bytes < flow->last_state_bytes / STATE_SHARE)
         return;

@@ -4,9 +4,11 @@
 
 #include "core/mem.h"
 #include "tests/sim/run.h"
+#include "worker/dispatcher.h"
 
 #define AGAIN_US 5000    /* until what found no room is tried again */
 #define WRITABLE_US 1000 /* until a full socket is looked at again */
+#define TURN_US 20       /* what a turn of the loop takes */
 
 /* ---- what is settled ---- */
 
@@ -71,13 +73,14 @@ static void push_end(struct sel_member *member, uint32_t run)
 
 struct verdict {
     uint32_t code;
+    bool is_uncounted;
     int64_t countdown_us;
     struct sel_str payload;
 };
 
 static struct verdict verdict_of(struct sel_run *run, const struct sel_job *job)
 {
-    const struct sel_execution *e = &run->oracle.runs[job->run];
+    const struct sel_sim_execution *e = &run->oracle.runs[job->run];
     const struct sel_deed *deed = &run->oracle.deeds[e->deed];
     struct verdict v = {.code = deed->outcome};
     if (job->is_stopping)
@@ -86,6 +89,20 @@ static struct verdict verdict_of(struct sel_run *run, const struct sel_job *job)
         v = (struct verdict){.code = SEL_OUTCOME_RETRY, .countdown_us = deed->retry_countdown_us};
     uint32_t size = (job->run * 7919u) % (run->scenario.result_max + 1);
     sel_oracle_result(deed, job->run, size, &run->oracle.scratch);
+    v.payload = sel_buf_str(&run->oracle.scratch);
+    return v;
+}
+
+/* The same of a run of a flow: its result is in storages. */
+static struct verdict verdict_of_part(struct sel_run *run, const struct sel_job *job)
+{
+    struct sel_stage_end end = sel_stage_end_of(run, job->part - 1, job->task->try_count);
+    struct verdict v = {end.code, end.is_uncounted, end.countdown_us, {0}};
+    sel_buf_clear(&run->oracle.scratch);
+    if (job->is_stopping)
+        v = (struct verdict){.code = SEL_OUTCOME_CANCELLED};
+    else if (v.code == SEL_OUTCOME_FAILURE || v.code == SEL_OUTCOME_FATAL)
+        sel_holder_put_failure(&run->oracle.scratch, SEL_STR("ValueError"), SEL_STR("as drawn"));
     v.payload = sel_buf_str(&run->oracle.scratch);
     return v;
 }
@@ -104,11 +121,12 @@ static void try_end(struct sel_run *run, struct sel_member *member, struct sel_j
 {
     struct verdict v = {0};
     int r;
-    if (job->run == UINT32_MAX) {
+    if (job->run == UINT32_MAX && !job->part) {
         r = sel_holder_return(member->holder, job->task, SEL_RETURN_UNKNOWN_TASK,
                               SEL_STR("no such task"));
     } else {
-        v = verdict_of(run, job);
+        v = job->part ? verdict_of_part(run, job) : verdict_of(run, job);
+        job->task->is_uncounted = v.is_uncounted;
         r = sel_holder_end(member->holder, job->task, v.code, v.countdown_us, v.payload);
     }
     if (r == SEL_ELIMIT) {
@@ -119,6 +137,9 @@ static void try_end(struct sel_run *run, struct sel_member *member, struct sel_j
     if (job->run != UINT32_MAX) {
         push_end(member, job->run);
         sel_oracle_ended(run, job->run, v.code);
+    } else if (job->part) {
+        sel_world_note(&run->world, member->worker->process.name, "ends a run", job->part - 1,
+                       v.code);
     }
     job->task = NULL;
     member->job_count--;
@@ -155,7 +176,8 @@ static void on_cancel(void *ctx, struct sel_held_task *task)
         job->is_stopping = sel_draw_chance(&member->worker->prng, 700);
 }
 
-static const struct sel_holder_ops holder_ops = {.cancel = on_cancel};
+static const struct sel_holder_ops holder_ops = {
+    .cancel = on_cancel, .flow = sel_stage_take, .flows_lost = sel_stage_lost};
 
 /* ---- beginning ---- */
 
@@ -175,6 +197,15 @@ static struct sel_job *free_job(struct sel_run *run, struct sel_member *member)
     return NULL;
 }
 
+static void begin_part(struct sel_run *run, struct sel_member *member, struct sel_job *job)
+{
+    uint32_t part = sel_stage_begun(run, member, &job->task->item);
+    if (part == SEL_NONE)
+        return; /* a promise is broken: nothing more happens */
+    job->part = 1 + part;
+    plan_end(run, member, job, sel_stage_run_us(run, part, job->task->try_count));
+}
+
 static void begin(struct sel_run *run, struct sel_member *member, struct sel_job *job,
                   struct sel_held_task *task)
 {
@@ -183,6 +214,10 @@ static void begin(struct sel_run *run, struct sel_member *member, struct sel_job
     task->user = job;
     member->job_count++;
     member->busy_us = run->world.now_us;
+    if (task->is_run && run->scenario.has_flows) {
+        begin_part(run, member, job);
+        return;
+    }
     if (!is_known(run, member, task)) {
         sel_world_note(&run->world, member->worker->process.name, "does not know", 0, 0);
         try_end(run, member, job);
@@ -232,6 +267,13 @@ static bool pump(struct sel_run *run, struct sel_member *member)
     return is_open;
 }
 
+static void wake_when_due(struct sel_member *member)
+{
+    sel_actor_wake_mono(&member->actor, sel_holder_due_us(member->holder));
+    if (member->dispatcher)
+        sel_actor_wake_mono(&member->actor, sel_dispatcher_due_us(member->dispatcher));
+}
+
 static void member_turn(struct sel_run *run, void *p)
 {
     struct sel_member *member = p;
@@ -245,8 +287,11 @@ static void member_turn(struct sel_run *run, void *p)
     }
     sel_oracle_check_member(run, member);
     begin_all(run, member);
+    if (sel_stage_turn(run, member))
+        sel_actor_wake(&member->actor, run->world.now_us + TURN_US);
     struct sel_peer *peer = sel_holder_peer(member->holder);
-    if (worker->is_leaving && sel_holder_is_empty(member->holder))
+    if (worker->is_leaving && sel_holder_is_empty(member->holder) &&
+        (!member->dispatcher || sel_dispatcher_is_empty(member->dispatcher)))
         sel_peer_goodbye(peer, "leaving");
     bool is_open = pump(run, member);
     if (peer->state == SEL_PEER_REFUSED)
@@ -255,7 +300,7 @@ static void member_turn(struct sel_run *run, void *p)
     if (peer->state == SEL_PEER_CLOSED)
         gone(run, worker, "has left");
     else if (is_open)
-        sel_actor_wake_mono(&member->actor, sel_holder_due_us(member->holder));
+        wake_when_due(member);
     else
         sel_actor_wake(&member->actor, run->world.now_us + WRITABLE_US);
 }
@@ -326,6 +371,7 @@ static void start_member(struct sel_run *run, struct sel_worker *worker, struct 
                  .window_records = s->peer_window_records,
                  .window_bytes = s->peer_window_bytes,
                  .retry_us_max = s->lease_us / 2,
+                 .flows = s->flows[worker->index],
                  .crashed = sel_buf_str(&member->page),
                  .seed = sel_prng_next(&worker->prng),
                  .beats_elsewhere = true},
@@ -335,6 +381,7 @@ static void start_member(struct sel_run *run, struct sel_worker *worker, struct 
     int r = sel_holder_new(&options, sel_process_mono_us(&worker->process), &member->holder);
     SEL_ASSERT(r == 0);
     spy_on(member);
+    sel_stage_open(run, member);
     member->lapsed_us = 0;
     member->started_us = run->world.now_us;
     member->beats = member->turns = 0;
@@ -363,6 +410,7 @@ static void end_member(struct sel_run *run, struct sel_member *member)
 {
     sel_net_close(run, &member->link);
     sel_actor_cancel(&member->actor);
+    sel_stage_close(member);
     member->holder = sel_holder_free(member->holder);
     memset(member->jobs, 0, sizeof(member->jobs));
     member->job_count = member->end_count = 0;
@@ -377,14 +425,18 @@ static void leave_page(struct sel_run *run, struct sel_member *member)
         return;
     for (uint32_t i = 0; i < SEL_SIM_SLOTS; i++) {
         const struct sel_job *job = &member->jobs[i];
-        if (!job->task || job->run == UINT32_MAX)
+        if (!job->task || (job->run == UINT32_MAX && !job->part))
             continue;
         struct sel_wire_held held = {.id = job->task->id,
                                      .handle = job->task->handle,
                                      .try_count = job->task->try_count,
                                      .delivery = job->task->delivery,
-                                     .is_done = sel_draw_chance(&worker->prng, 50)};
+                                     .is_run = job->part != 0};
+        if (!held.is_run) /* that would be another outcome of its flow */
+            held.is_done = sel_draw_chance(&worker->prng, 50);
         sel_wire_put_held(&member->page, &held);
+        if (held.is_run)
+            continue;
         struct sel_deed *deed = &run->oracle.deeds[run->oracle.runs[job->run].deed];
         if (held.is_done)
             deed->overflowed_us = run->world.now_us;
@@ -395,7 +447,7 @@ static void leave_page(struct sel_run *run, struct sel_member *member)
 static void bury(struct sel_run *run, struct sel_worker *worker)
 {
     for (uint32_t i = 0; i < run->oracle.run_count; i++) {
-        struct sel_execution *e = &run->oracle.runs[i];
+        struct sel_sim_execution *e = &run->oracle.runs[i];
         if (e->member->worker != worker || e->life != worker->process.life)
             continue;
         e->lapsed_us = e->member->lapsed_us;
@@ -453,6 +505,8 @@ void sel_crew_leave(struct sel_run *run, struct sel_worker *worker)
     for (uint32_t i = 0; i < worker->member_count; i++) {
         struct sel_member *member = &worker->members[i];
         sel_holder_drain(member->holder);
+        if (member->dispatcher)
+            sel_dispatcher_drain(member->dispatcher);
         sel_actor_wake(&member->actor, run->world.now_us);
     }
 }
@@ -466,6 +520,9 @@ bool sel_crew_is_idle(struct sel_run *run)
             if (sel_holder_waiting(holder) + sel_holder_running(holder) +
                     sel_holder_unsettled(holder) >
                 0)
+                return false;
+            const struct sel_dispatcher *dispatcher = worker->members[m].dispatcher;
+            if (dispatcher && !sel_dispatcher_is_empty(dispatcher))
                 return false;
         }
     }

@@ -10,11 +10,13 @@
 #include "tests/sim/world.h"
 #include "worker/holder.h"
 
+struct sel_dispatcher;
 struct sel_worker;
 
 struct sel_job {
     struct sel_held_task *task; /* NULL: the slot is free */
     uint32_t run;               /* UINT32_MAX: it is not known here and goes back */
+    uint32_t part;              /* 1 + what it is for a flow, see stage.h; 0: a bare task */
     uint64_t token;             /* of the event that ends it */
     uint8_t progress;
     bool is_stopping; /* was cancelled and takes notice */
@@ -34,6 +36,7 @@ struct sel_member {
     struct sel_actor actor;
     struct sel_link link;
     struct sel_holder *holder;
+    struct sel_dispatcher *dispatcher; /* NULL: it decides no flows */
     struct sel_id id;
     uint32_t incarnation;
     struct sel_job jobs[SEL_SIM_SLOTS];

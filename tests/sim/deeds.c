@@ -46,6 +46,8 @@ static void draw_deed(struct sel_run *run, struct sel_prng *prng, struct sel_dee
         }
     }
     draw_end(run, prng, deed);
+    if (s->has_flows && sel_draw_chance(prng, s->flow_per_mille))
+        deed->flow = 1 + (uint32_t)sel_draw_below(prng, 1000);
 }
 
 /* A task with a key may stand for an earlier one with that key, or be in conflict with it. */
@@ -148,9 +150,23 @@ static void put_bytes(struct sel_buf *buf, uint32_t size, uint32_t seed)
     buf->n += size;
 }
 
+/* The arguments of a flow: its conditions look at `n`. */
+static void put_args(struct sel_buf *buf, const struct sel_deed *deed)
+{
+    sel_buf_put_u8(buf, 0x82);
+    sel_buf_put_c(buf, "\xa1n");
+    sel_buf_put_u8(buf, (uint8_t)(deed->body % 7));
+    sel_buf_put_c(buf, "\xa1x");
+    put_bytes(buf, deed->payload_size, deed->body + 1);
+}
+
 void sel_oracle_payload(const struct sel_deed *deed, struct sel_buf *buf)
 {
     sel_buf_clear(buf);
+    if (deed->flow) {
+        put_args(buf, deed);
+        return;
+    }
     put_bytes(buf, deed->payload_size + 4, deed->body + 1);
 }
 

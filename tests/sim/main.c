@@ -30,6 +30,7 @@ static const char help[] =
     "  --seeds A..B        the histories from A to B\n"
     "  --from FILE         those of a list: a seed a line, `#` comments\n"
     "  --for SECONDS       others each time, as many as there is time for\n"
+    "  --flows             histories of flows, not of tasks alone\n"
     "  --cut-every-write   each seed is a short history; the power fails at each write in turn\n"
     "  --verbose           what happens, with frames in words\n"
     "  --only A,B          these modes and no others; --without A,B: not these\n"
@@ -66,6 +67,8 @@ static void format_replay(const struct command *command, const struct sel_run_op
 {
     char more[300] = "", modes[250];
     size_t n = 0;
+    if (options->has_flows)
+        n += (size_t)snprintf(more + n, sizeof(more) - n, " --flows");
     if (options->cut_write)
         n += (size_t)snprintf(more + n, sizeof(more) - n, " --cut %llu%s%s --disk-seed %llu",
                               (unsigned long long)options->cut_write,
@@ -279,6 +282,7 @@ enum {
     OPT_CUT,
     OPT_DISK,
     OPT_SHORT,
+    OPT_FLOWS,
     OPT_VERBOSE,
     OPT_HELP
 };
@@ -298,6 +302,7 @@ static const struct option table[] = {
     {"cut", 1, NULL, OPT_CUT},
     {"disk-seed", 1, NULL, OPT_DISK},
     {"short", 0, NULL, OPT_SHORT},
+    {"flows", 0, NULL, OPT_FLOWS},
     {"verbose", 0, NULL, OPT_VERBOSE},
     {"help", 0, NULL, OPT_HELP},
     {NULL, 0, NULL, 0},
@@ -344,6 +349,9 @@ static int take_option(struct command *command, int option, const char *text)
         return 0;
     case OPT_SHORT:
         o->is_short = true;
+        return 0;
+    case OPT_FLOWS:
+        o->has_flows = true;
         return 0;
     case OPT_VERBOSE:
         o->is_verbose = true;

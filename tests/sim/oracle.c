@@ -16,8 +16,8 @@
 
 /* ---- what may have been lost ---- */
 
-/* Whether what was kept of the task at `since_us` may be gone by right. */
-static bool is_forgiven(const struct sel_run *run, const struct sel_deed *deed, int64_t since_us)
+bool sel_oracle_is_forgiven(const struct sel_run *run, const struct sel_deed *deed,
+                            int64_t since_us)
 {
     const struct sel_oracle *oracle = &run->oracle;
     for (uint32_t i = 0; i < oracle->death_count; i++) {
@@ -39,7 +39,7 @@ static bool is_forgotten(const struct sel_run *run, const struct sel_deed *deed,
         if (oracle->deaths[i].at_us >= since_us &&
             (deed->settled_us == 0 || deed->settled_us > oracle->deaths[i].at_us))
             return true;
-    return is_forgiven(run, deed, since_us);
+    return sel_oracle_is_forgiven(run, deed, since_us);
 }
 
 /* Whether the broker may have given the session up since then. */
@@ -54,7 +54,7 @@ static bool has_lapsed(const struct sel_run *run, const struct sel_member *membe
 }
 
 /* Whether the session of a run may have been given up. */
-static bool run_has_lapsed(const struct sel_run *run, const struct sel_execution *e,
+static bool run_has_lapsed(const struct sel_run *run, const struct sel_sim_execution *e,
                            int64_t since_us)
 {
     if (e->life != e->member->worker->process.life)
@@ -160,7 +160,7 @@ static void check_refused(struct sel_run *run, struct sel_wish *wish,
                 run->oracle.deeds[i].submitted_us)
                 return;
         /* its key was lost with the broker's memory, and another id came first since */
-        if (deed->key && is_forgiven(run, deed, deed->submitted_us))
+        if (deed->key && sel_oracle_is_forgiven(run, deed, deed->submitted_us))
             return;
         break;
     case SEL_CODE_UNSUPPORTED:
@@ -171,7 +171,7 @@ static void check_refused(struct sel_run *run, struct sel_wish *wish,
         if (deed->is_quiet) /* its result is wanted by nobody, and need not be kept */
             return;
         /* what was cancelled before it was taken never came to the broker */
-        if (deed->settled_us == 0 || is_forgiven(run, deed, deed->submitted_us))
+        if (deed->settled_us == 0 || sel_oracle_is_forgiven(run, deed, deed->submitted_us))
             return;
         BROKEN(run, "lost", "task %u (level %u, stands for %u) was settled and is not known",
                deed->index, deed->level, deed->body);
@@ -238,13 +238,18 @@ static void check_made(struct sel_run *run, const struct sel_deed *deed,
                        const struct sel_producer_result *result)
 {
     uint32_t index = run_of_result(run, deed, result->payload);
+    if (sel_act_is_flow(&run->stage, deed->body)) {
+        if (result->code != SEL_OUTCOME_CANCELLED || !is_brokers_own(run, deed, result->code))
+            sel_stage_check_result(run, deed, result);
+        return;
+    }
     if (index == UINT32_MAX) {
         if (!is_brokers_own(run, deed, result->code))
             BROKEN(run, "invented", "task %u has a result (code %u) that nobody made: %.*s",
                    deed->index, result->code, SEL_STR_ARG(result->payload));
         return;
     }
-    const struct sel_execution *e = &run->oracle.runs[index];
+    const struct sel_sim_execution *e = &run->oracle.runs[index];
     uint32_t code = e->code == SEL_OUTCOME_FATAL ? SEL_OUTCOME_FAILURE : e->code;
     bool is_called_off = result->code == SEL_OUTCOME_CANCELLED && code == SEL_OUTCOME_RETRY &&
                          is_brokers_own(run, deed, result->code);
@@ -258,9 +263,9 @@ static void check_made(struct sel_run *run, const struct sel_deed *deed,
 static void check_same(struct sel_run *run, const struct sel_deed *deed, struct sel_deed *one,
                        uint64_t hash, uint32_t code, int64_t made_us)
 {
-    if (is_forgiven(run, one, made_us))
+    if (sel_oracle_is_forgiven(run, one, made_us))
         return; /* of a life before: another may have been made since */
-    bool is_void = !one->has_result || is_forgiven(run, one, one->result_us);
+    bool is_void = !one->has_result || sel_oracle_is_forgiven(run, one, one->result_us);
     if (!is_void && one->result_hash != hash) {
         BROKEN(run, "differs", "task %u (level %u) %s %u had a result with code %u, now it is %u",
                deed->index, deed->level, deed == one ? "that is" : "stands for", one->index,
@@ -299,7 +304,7 @@ void sel_oracle_finished(struct sel_run *run, struct sel_wish *wish,
     check_same(run, deed, deed, hash, result->code, made_us);
     /* A key may be lost with the broker's memory, and its task be told of by a worker later. */
     struct sel_deed *one = &run->oracle.deeds[deed->body];
-    if (one != deed && !is_forgiven(run, deed, 0))
+    if (one != deed && !sel_oracle_is_forgiven(run, deed, 0))
         check_same(run, deed, one, hash, result->code, made_us);
 }
 
@@ -329,7 +334,7 @@ static void check_content(struct sel_run *run, struct sel_member *member,
 }
 
 static void check_early(struct sel_run *run, const struct sel_deed *deed,
-                        const struct sel_execution *e)
+                        const struct sel_sim_execution *e)
 {
     const struct sel_oracle *oracle = &run->oracle;
     bool has_jumped = oracle->last_jump_us && oracle->death_count;
@@ -344,7 +349,7 @@ static void check_early(struct sel_run *run, const struct sel_deed *deed,
                (long long)(deed->not_before_unix_us - unix_us));
     int64_t failed_us = SEL_WORLD_NEVER; /* the first try before that wanted another */
     for (uint32_t i = e->before; i; i = oracle->runs[i - 1].before) {
-        const struct sel_execution *before = &oracle->runs[i - 1];
+        const struct sel_sim_execution *before = &oracle->runs[i - 1];
         if (before->ended_us && before->code == SEL_OUTCOME_RETRY &&
             before->try_count + 1 == e->try_count && before->ended_us < failed_us)
             failed_us = before->ended_us;
@@ -359,7 +364,7 @@ static bool has_failed(const struct sel_run *run, const struct sel_deed *deed, u
 {
     const struct sel_oracle *oracle = &run->oracle;
     for (uint32_t i = deed->last_run; i; i = oracle->runs[i - 1].before) {
-        const struct sel_execution *e = &oracle->runs[i - 1];
+        const struct sel_sim_execution *e = &oracle->runs[i - 1];
         if (e->ended_us && e->code == SEL_OUTCOME_RETRY && e->try_count >= try_count)
             return true;
     }
@@ -368,7 +373,7 @@ static bool has_failed(const struct sel_run *run, const struct sel_deed *deed, u
 
 /* Whether another run has a reason, as far as this one is concerned. */
 static bool is_released(const struct sel_run *run, const struct sel_deed *deed,
-                        const struct sel_execution *e)
+                        const struct sel_sim_execution *e)
 {
     /* A CANCEL is not kept: another life of the broker may know nothing of it. */
     bool is_cancelled = e->ended_us && e->code == SEL_OUTCOME_CANCELLED;
@@ -394,7 +399,7 @@ static void check_again(struct sel_run *run, const struct sel_deed *deed,
         }
     if (deed->has_result && deed->code == SEL_OUTCOME_CANCELLED)
         return; /* a worker that was given it may not know */
-    if (deed->key && is_forgiven(run, deed, 0))
+    if (deed->key && sel_oracle_is_forgiven(run, deed, 0))
         return; /* the result may be that of another id: the key was lost */
     for (uint32_t i = deed->last_run; i; i = oracle->runs[i - 1].before)
         if (run_has_lapsed(run, &oracle->runs[i - 1], deed->submitted_us))
@@ -403,7 +408,7 @@ static void check_again(struct sel_run *run, const struct sel_deed *deed,
     bool was_kept = deed->settled_us && deed->settled_us <= deed->success_us;
     if (!was_kept && is_forgotten(run, deed, deed->submitted_us))
         return;
-    if (is_forgiven(run, deed, deed->submitted_us))
+    if (sel_oracle_is_forgiven(run, deed, deed->submitted_us))
         return;
     if (deed->success_us && !is_forgotten(run, deed, deed->success_us))
         BROKEN(run, "after-end", "task %u is begun again, its success was settled", deed->index);
@@ -427,7 +432,7 @@ static void check_order(struct sel_run *run, const struct sel_deed *deed)
     }
 }
 
-static uint32_t add_run(struct sel_run *run, struct sel_execution e)
+static uint32_t add_run(struct sel_run *run, struct sel_sim_execution e)
 {
     struct sel_oracle *oracle = &run->oracle;
     SEL_ASSERT(sel_mem_grow(&oracle->runs, &oracle->run_cap, (uint64_t)oracle->run_count + 1,
@@ -450,7 +455,7 @@ uint32_t sel_oracle_begun(struct sel_run *run, struct sel_member *member,
         BROKEN(run, "invented", "a task is begun that nobody submitted");
         deed = &oracle->deeds[0];
     }
-    const struct sel_execution begun = {
+    const struct sel_sim_execution begun = {
         .deed = deed->index,
         .before = deed->last_run,
         .member = member,
@@ -472,7 +477,7 @@ uint32_t sel_oracle_begun(struct sel_run *run, struct sel_member *member,
 
 void sel_oracle_ended(struct sel_run *run, uint32_t run_index, uint32_t code)
 {
-    struct sel_execution *e = &run->oracle.runs[run_index];
+    struct sel_sim_execution *e = &run->oracle.runs[run_index];
     sel_world_note(&run->world, e->member->worker->process.name, "ends", e->deed, code);
     e->ended_us = run->world.now_us;
     e->code = code;
@@ -481,7 +486,7 @@ void sel_oracle_ended(struct sel_run *run, uint32_t run_index, uint32_t code)
 
 void sel_oracle_end_settled(struct sel_run *run, uint32_t run_index)
 {
-    struct sel_execution *e = &run->oracle.runs[run_index];
+    struct sel_sim_execution *e = &run->oracle.runs[run_index];
     struct sel_deed *deed = &run->oracle.deeds[e->deed];
     sel_world_note(&run->world, e->member->worker->process.name, "is settled", e->deed, e->code);
     e->state = SEL_RUN_SETTLED;
@@ -554,7 +559,7 @@ static const struct sel_member *idle_member(const struct sel_run *run, uint32_t 
 static void look_elsewhere(struct sel_run *run, void *p, uint64_t run_index, uint64_t b)
 {
     (void)p;
-    const struct sel_execution *e = &run->oracle.runs[run_index];
+    const struct sel_sim_execution *e = &run->oracle.runs[run_index];
     const struct sel_deed *deed = &run->oracle.deeds[e->deed];
     if (deed->last_run != run_index + 1 || deed->given_us > (int64_t)b ||
         run->oracle.deeds[deed->body].has_result)
@@ -610,7 +615,7 @@ static void check_conflicts(struct sel_run *run, const struct sel_deed *deed)
         const struct sel_deed *other = &run->oracle.deeds[i];
         if (deed->key && other->key == deed->key && other->body != deed->body &&
             run->oracle.deeds[deed->body].has_result && run->oracle.deeds[other->body].has_result &&
-            !is_forgiven(run, deed, 0))
+            !sel_oracle_is_forgiven(run, deed, 0))
             BROKEN(run, "refused", "tasks %u and %u have one key and two bodies, and both ran",
                    other->index, deed->index);
     }
@@ -631,7 +636,8 @@ void sel_oracle_check_end(struct sel_run *run)
             BROKEN(run, "idle", "task %u of p%u was never settled", deed->index, wish->producer);
         else if (deed->is_quiet && deed->runs == 0 && !deed->cancelled_us &&
                  (run->scenario.has_journal || deed->level == SEL_LEVEL_MEMORY) &&
-                 !is_forgiven(run, deed, deed->settled_us) && !is_brokers_own(run, deed, 1))
+                 !sel_oracle_is_forgiven(run, deed, deed->settled_us) &&
+                 !is_brokers_own(run, deed, 1))
             BROKEN(run, "lost", "task %u was settled and never begun", deed->index);
     }
     for (uint32_t i = 0; i < oracle->deed_count; i++)

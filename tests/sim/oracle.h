@@ -36,6 +36,7 @@ struct sel_deed {
     uint8_t kind, queue, priority, level; /* level: never DEFAULT here */
     bool says_default;                    /* the SUBMIT says level 0 */
     bool is_quiet;
+    uint32_t flow; /* 0: a task; else which flow, about: see stage.h */
     uint32_t key;  /* 0: none; tasks with the same key ... */
     uint32_t body; /* ... and the same body (an index) are one task, the one with that index */
     uint32_t payload_size;
@@ -77,7 +78,7 @@ struct sel_wish {
 /* GOING is first: a run begins so. */
 enum sel_run_state { SEL_RUN_GOING, SEL_RUN_ENDED, SEL_RUN_SETTLED, SEL_RUN_DEAD };
 /* One time that a worker did a task. */
-struct sel_execution {
+struct sel_sim_execution {
     uint32_t deed, before; /* before: 1 + index of the run before of the same task */
     struct sel_member *member;
     uint64_t life; /* of its process */
@@ -97,7 +98,7 @@ struct sel_oracle {
     uint32_t deed_count;
     struct sel_wish *wishes;
     uint32_t wish_count, wish_cap;
-    struct sel_execution *runs;
+    struct sel_sim_execution *runs;
     uint32_t run_count, run_cap;
     struct {
         int64_t at_us;
@@ -118,6 +119,10 @@ void sel_oracle_payload(const struct sel_deed *deed, struct sel_buf *buf);
 /* What run number `run_index` of it answers. */
 void sel_oracle_result(const struct sel_deed *deed, uint32_t run_index, uint32_t size,
                        struct sel_buf *buf);
+
+/* Whether what was kept of the task at `since_us` may be gone by right. */
+bool sel_oracle_is_forgiven(const struct sel_run *run, const struct sel_deed *deed,
+                            int64_t since_us);
 
 /* ---- what happens ---- */
 

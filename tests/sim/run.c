@@ -47,6 +47,7 @@ static void begin(struct sel_run *run)
 {
     sel_net_init(run);
     sel_oracle_init(run);
+    sel_stage_init(run);
     sel_server_init(run);
     sel_crew_init(run);
     sel_source_init(run);
@@ -68,6 +69,7 @@ static void end(struct sel_run *run)
     sel_crew_done(run);
     sel_server_done(run);
     sel_net_done(run);
+    sel_stage_done(run);
     sel_oracle_done(run);
     sel_world_done(&run->world);
 }
@@ -125,6 +127,8 @@ static void audit(struct sel_run *run)
     sel_server_start(run, 1000);
     sel_source_audit(run);
     settle_down(run, "second audit");
+    if (!run->world.is_over)
+        sel_stage_check_end(run);
 }
 
 void sel_run_history(const struct sel_run_options *options, struct sel_run_report *ret)
@@ -137,6 +141,8 @@ void sel_run_history(const struct sel_run_options *options, struct sel_run_repor
     else
         sel_scenario_draw(&run->scenario, options->seed, options->modes_only,
                           options->modes_without);
+    if (options->has_flows)
+        sel_scenario_add_flows(&run->scenario);
     sel_world_init(&run->world, options->seed, options->is_verbose);
     begin(run);
     go_on(run, run->world.now_us + run->scenario.faults_until_us);
@@ -152,7 +158,7 @@ void sel_run_history(const struct sel_run_options *options, struct sel_run_repor
         .modes = run->scenario.modes,
         .events = run->world.fired,
         .frames = run->net.frames,
-        .runs = run->oracle.run_count,
+        .runs = run->oracle.run_count + run->stage.cast.count,
         .tasks = run->scenario.task_count,
         .writes = sel_journal_disk_writes(run->server.disk),
         .cuts = run->net.cuts,

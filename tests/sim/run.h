@@ -11,6 +11,7 @@
 #include "tests/sim/scenario.h"
 #include "tests/sim/server.h"
 #include "tests/sim/source.h"
+#include "tests/sim/stage.h"
 #include "tests/sim/world.h"
 
 /* Ways in which the simulated world itself breaks a promise, to prove that it is seen.
@@ -36,7 +37,8 @@ struct sel_run_options {
     uint64_t seed;
     uint64_t modes_only, modes_without; /* as sel_scenario_draw */
     bool is_verbose;
-    bool is_short; /* sel_scenario_draw_short */
+    bool is_short;  /* sel_scenario_draw_short */
+    bool has_flows; /* sel_scenario_add_flows */
     enum sel_cheat cheat;
     uint64_t cut_write; /* the power fails at this write of the journal; 0: it does not */
     bool cut_after;     /* not at once, but when the broker has said what depends on it */
@@ -60,6 +62,7 @@ struct sel_run {
     struct sel_world world;
     struct sel_net net;
     struct sel_oracle oracle;
+    struct sel_stage stage;
     struct sel_server server;
     struct sel_worker workers[SEL_SIM_WORKERS];
     struct sel_source sources[SEL_SIM_PRODUCERS];

@@ -150,3 +150,24 @@ void sel_scenario_draw_short(struct sel_scenario *ret, uint64_t seed)
     ret->poison_max = 15; /* the most that there is */
     ret->journal_compact_min = sel_draw_chance(&prng, 800) ? 1024 : 1 << 20;
 }
+
+void sel_scenario_add_flows(struct sel_scenario *s)
+{
+    struct sel_prng prng = {s->seed ^ UINT64_C(0xf10e5)};
+    s->has_flows = true;
+    s->is_ordered = false;
+    s->modes &= ~(UINT64_C(1) << SEL_MODE_STRANGE);
+    for (uint32_t i = 0; i < s->worker_count; i++) {
+        s->knows[i] = (1u << SEL_SIM_KINDS) - 1;
+        s->flows[i] = sel_draw_chance(&prng, 700) ? 1 + (uint32_t)sel_draw_below(&prng, 30) : 0;
+    }
+    if (s->flows[0] == 0) /* it serves every queue */
+        s->flows[0] = 1000;
+    s->poison_max = 15; /* the most that there is */
+    s->task_count = (uint32_t)sel_draw_between(&prng, 2, 40);
+    s->flow_per_mille = sel_draw_chance(&prng, 500) ? 1000 : 500;
+    s->decide_budget = sel_draw_chance(&prng, 500) ? 1 + (uint32_t)sel_draw_below(&prng, 8) : 0;
+    s->state_decisions = sel_draw_chance(&prng, 700) ? 1 + (uint32_t)sel_draw_below(&prng, 20) : 0;
+    if (s->run_us_max > s->lease_us)
+        s->run_us_max = s->lease_us;
+}

@@ -77,6 +77,11 @@ struct sel_scenario {
     uint32_t receive_max; /* frames of the broker a turn */
     int64_t commit_us_max;
     bool is_ordered; /* one worker, one slot, all submitted before: order can be checked */
+    /* of histories with flows */
+    bool has_flows;
+    uint32_t flow_per_mille;         /* of the tasks that are flows */
+    uint32_t flows[SEL_SIM_WORKERS]; /* that a session takes; 0: it decides none */
+    uint32_t decide_budget, state_decisions;
 };
 
 /* `modes_without`: never these; `modes_only`: exactly these, unless it is 0. */
@@ -84,6 +89,9 @@ void sel_scenario_draw(struct sel_scenario *ret, uint64_t seed, uint64_t modes_o
                        uint64_t modes_without);
 /* A short one with commits of all sorts and no other faults, for cuts at every write. */
 void sel_scenario_draw_short(struct sel_scenario *ret, uint64_t seed);
+
+/* Makes a scenario one with flows. What would change how a flow ends is left out. */
+void sel_scenario_add_flows(struct sel_scenario *scenario);
 
 static inline bool sel_scenario_has(const struct sel_scenario *scenario, enum sel_mode mode)
 {

@@ -77,6 +77,7 @@ static const struct sel_producer_ops producer_ops = {.settled = on_settled,
 static int submit(struct sel_run *run, struct sel_source *source, struct sel_wish *wish)
 {
     struct sel_deed *deed = &run->oracle.deeds[wish->deed];
+    const struct sel_flow_def *flow = run->stage.acts[wish->deed].flow;
     char key[16];
     (void)snprintf(key, sizeof(key), "key%u", deed->key);
     sel_oracle_payload(deed, &run->oracle.scratch);
@@ -85,14 +86,14 @@ static int submit(struct sel_run *run, struct sel_source *source, struct sel_wis
         not_before_us = sel_process_unix_us(&source->process) + deed->later_us;
     const struct sel_wire_item item = {
         .type = SEL_RECORD_SUBMIT,
-        .flags = deed->is_quiet ? SEL_ITEM_QUIET : 0,
+        .flags = (uint16_t)((deed->is_quiet ? SEL_ITEM_QUIET : 0) | (flow ? SEL_ITEM_FLOW : 0)),
         .id = deed->id,
         .queue = source->queues[deed->queue],
         .priority = deed->priority,
         .level = deed->says_default ? SEL_LEVEL_DEFAULT : deed->level,
         .countdown_us = (uint64_t)deed->countdown_us,
         .not_before_unix_us = not_before_us,
-        .task = sel_str_c(kind_names[deed->kind]),
+        .task = flow ? flow->name : sel_str_c(kind_names[deed->kind]),
         .idempotency_key = deed->key ? sel_str_c(key) : (struct sel_str){0},
         .payload = sel_buf_str(&run->oracle.scratch),
     };

@@ -21,19 +21,19 @@ void sel_world_done(struct sel_world *world)
 
 /* ---- the heap of events ---- */
 
-static bool is_before(const struct sel_event *a, const struct sel_event *b)
+static bool is_before(const struct sel_happening *a, const struct sel_happening *b)
 {
     return a->at_us != b->at_us ? a->at_us < b->at_us : a->order < b->order;
 }
 
-static void swap(struct sel_event *a, struct sel_event *b)
+static void swap(struct sel_happening *a, struct sel_happening *b)
 {
-    struct sel_event kept = *a;
+    struct sel_happening kept = *a;
     *a = *b;
     *b = kept;
 }
 
-static void sift_up(struct sel_event *events, uint32_t i)
+static void sift_up(struct sel_happening *events, uint32_t i)
 {
     while (i > 0 && is_before(&events[i], &events[(i - 1) / 2])) {
         swap(&events[i], &events[(i - 1) / 2]);
@@ -41,7 +41,7 @@ static void sift_up(struct sel_event *events, uint32_t i)
     }
 }
 
-static void sift_down(struct sel_event *events, uint32_t count)
+static void sift_down(struct sel_happening *events, uint32_t count)
 {
     uint32_t i = 0;
     while (2 * i + 1 < count) {
@@ -62,7 +62,7 @@ void sel_world_plan(struct sel_world *world, int64_t at_us, sel_event_fn fire, v
         at_us = world->now_us;
     SEL_ASSERT(sel_mem_grow(&world->events, &world->event_cap, (uint64_t)world->event_count + 1,
                             sizeof(*world->events)));
-    world->events[world->event_count] = (struct sel_event){
+    world->events[world->event_count] = (struct sel_happening){
         .at_us = at_us, .order = world->order++, .fire = fire, .p = p, .a = a, .b = b};
     sift_up(world->events, world->event_count++);
 }
@@ -71,7 +71,7 @@ bool sel_world_step(struct sel_run *run, struct sel_world *world, int64_t until_
 {
     if (world->is_over || world->event_count == 0 || world->events[0].at_us > until_us)
         return false;
-    struct sel_event event = world->events[0];
+    struct sel_happening event = world->events[0];
     world->events[0] = world->events[--world->event_count];
     sift_down(world->events, world->event_count);
     SEL_ASSERT(event.at_us >= world->now_us);

@@ -18,7 +18,7 @@ struct sel_run;
 /* `p` is what it is for; `a` and `b` say whether it still is. */
 typedef void (*sel_event_fn)(struct sel_run *run, void *p, uint64_t a, uint64_t b);
 
-struct sel_event {
+struct sel_happening {
     int64_t at_us;
     uint64_t order; /* events of one time happen as they were planned */
     sel_event_fn fire;
@@ -30,7 +30,7 @@ struct sel_event {
 
 struct sel_world {
     int64_t now_us; /* true time; no process sees it */
-    struct sel_event *events;
+    struct sel_happening *events;
     uint32_t event_count, event_cap;
     uint64_t order, fired;
     uint64_t hash;
