@@ -11,11 +11,12 @@
     "  - {name: Right, import: worker_tasks, classname: Nothing}\n"                                \
     "  - {name: Last, import: worker_tasks, classname: Who, storage: S}\n"                         \
     "  - {name: Bad, import: worker_tasks, classname: FailsForGood}\n"                             \
+    "  - {name: Crash, import: worker_tasks, classname: Aborts}\n"                                 \
     "  - {name: Mend, import: worker_tasks, classname: Nothing}\n"                                 \
     "storages:\n"                                                                                  \
     "  - {name: S, import: selinon.storages.filesystem, classname: Filesystem, configuration: "    \
     "{path: results, sync: false}}\n"                                                              \
-    "flows: [diamond, outer]\n"
+    "flows: [diamond, outer, crash, lost]\n"
 /* The condition reads what First has stored, wherever that ran. */
 #define FLOWS                                                                                      \
     "flow-definitions:\n"                                                                          \
@@ -31,7 +32,14 @@
     "    edges:\n"                                                                                 \
     "      - {from: null, to: [diamond, Bad]}\n"                                                   \
     "      - {from: diamond, to: Right}\n"                                                         \
-    "    failures: [{nodes: Bad, fallback: Mend}]\n"
+    "    failures: [{nodes: Bad, fallback: Mend}]\n"                                               \
+    "  - name: crash\n"                                                                            \
+    "    edges: [{from: null, to: [Crash, Left]}]\n"                                               \
+    "    failures: [{nodes: Crash, fallback: Mend}]\n"                                             \
+    "  - name: lost\n"                                                                             \
+    "    edges:\n"                                                                                 \
+    "      - {from: null, to: Right}\n"                                                            \
+    "      - {from: Right, to: Mend, foreach: {import: worker_tasks, function: dies}}\n"
 #define MANY 300u
 #define LIMIT_US (INT64_C(60) * 1000000)
 
@@ -42,7 +50,8 @@ struct world {
     struct sel_client *client;
     uint8_t ended[MANY]; /* by tag: how often */
     uint32_t count;
-    const char *expected; /* of each result; NULL: anything that is well */
+    const char *expected;    /* nodes that each flow finished; NULL: any */
+    const char *error_class; /* that it failed with; NULL: it succeeded */
 };
 
 static void start_broker(struct world *w)
@@ -131,8 +140,14 @@ static void check_result(const struct world *w, const struct sel_client_result *
     struct sel_value value;
     struct sel_str rest = sel_str_c(w->expected ? w->expected : "");
     assert_ok(sel_value_decode(&arena, result->payload.p, result->payload.n, true, &value, NULL));
-    if (result->status != SEL_CLIENT_OK)
+    const struct sel_value *error_class = sel_value_get_c(&value, "class");
+    if ((result->status == SEL_CLIENT_OK) != !w->error_class ||
+        (error_class && !sel_str_eq_c(sel_value_str(error_class), w->error_class)))
         fail_msg("%s", sel_test_json_text(&arena, &value));
+    if (error_class) {
+        sel_arena_done(&arena);
+        return;
+    }
     assert_int_equal(sel_value_count(sel_value_get_c(&value, "active_nodes")), 0);
     assert_int_equal(sel_value_count(sel_value_get_c(&value, "failed_nodes")), 0);
     uint32_t names = 0;
@@ -307,6 +322,33 @@ static void test_some_decide_and_others_run(void **state)
     assert_int_equal(counted(w, 1, "succeeded"), 4 * MANY);
 }
 
+/* It takes the process with it again and again, and with that the flow's dispatcher. */
+static void test_a_node_that_crashes_fails_and_its_flow_goes_on(void **state)
+{
+    struct world *w = *state;
+    start_ordinary(w, 0);
+    w->expected = "Left Mend";
+    run(w, "crash", "{\"seconds\": 0.3}", 1);
+    take_until(w, 1);
+    assert_non_null(strstr(sel_test_server_log(&w->workers[0]), "supervisor.suspect"));
+    end_worker(w, 0);
+}
+
+/* A function of the flow does so on the thread that decides. */
+static void test_a_flow_that_takes_its_dispatchers_with_it_fails(void **state)
+{
+    struct world *w = *state;
+    start_ordinary(w, 0);
+    w->error_class = "DispatcherLost";
+    run(w, "lost", "null", 1);
+    take_until(w, 1);
+    w->error_class = NULL;
+    w->ended[0] = 0;
+    run(w, "diamond", "{\"seconds\": 0.001}", 1);
+    take_until(w, 2);
+    end_worker(w, 0);
+}
+
 /* How many lines of the report have a text. */
 static uint32_t lines_with(const struct world *w, const char *what)
 {
@@ -360,6 +402,8 @@ int main(void)
         T(a_broker_that_is_killed_loses_no_flow),
         T(a_drain_hands_flows_on_in_their_middle),
         T(some_decide_and_others_run),
+        T(a_node_that_crashes_fails_and_its_flow_goes_on),
+        T(a_flow_that_takes_its_dispatchers_with_it_fails),
         T(scripts_stand_for_code_on_all_workers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,4 +122,4 @@ SEL_MODULE("worker_tasks", SEL_TASK("Nothing", nothing), SEL_TASK("Echo", echo),
            SEL_TASK("Computes", computes), SEL_TASK("Fails", fails),
            SEL_TASK("FailsForGood", fails_for_good), SEL_TASK("AsksAgain", asks_again),
            SEL_TASK("Large", large), SEL_TASK("Overflows", overflows), SEL_TASK("Crashes", crashes),
-           SEL_TASK("Aborts", aborts), SEL_TASK("Leaves", leaves));
+           SEL_TASK("Aborts", aborts), SEL_TASK("Leaves", leaves), SEL_FOREACH("dies", aborts));
