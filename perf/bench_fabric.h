@@ -55,6 +55,8 @@ const char *sel_stage_program(const char *name, char *out);
 
 int sel_stage_anon_bytes(pid_t pid, double *ret) SEL_WARN_UNUSED; /* RssAnon */
 int sel_stage_cpu_ns(pid_t pid, int64_t *ret) SEL_WARN_UNUSED;    /* of all its threads */
+/* The first child; 0: there is none. */
+pid_t sel_stage_child(pid_t pid);
 /* Nothing of the page cache is left of what lies in `folder`. */
 int sel_stage_drop_cache(const char *folder) SEL_WARN_UNUSED;
 
@@ -64,10 +66,11 @@ int sel_stage_drop_cache(const char *folder) SEL_WARN_UNUSED;
 
 struct sel_cluster_options {
     bool has_journal;
-    uint32_t threads;               /* of each worker; 0: no worker is started */
-    uint32_t workers;               /* 0: one, if there are threads */
-    bool counts_calls;              /* of the heap, in the broker: sel_cluster_heap_calls */
-    bool has_flows;                 /* the configuration is that of perf/flows */
+    uint32_t threads;    /* of each worker; 0: no worker is started */
+    uint32_t workers;    /* 0: one, if there are threads */
+    bool counts_calls;   /* of the heap, in the broker: sel_cluster_heap_calls */
+    bool has_flows;      /* the configuration is that of perf/flows */
+    bool has_supervisor; /* workers that are started have one, which is what is stopped */
     const char *const *worker_args; /* more of them, NULL at the end; NULL: none */
 };
 

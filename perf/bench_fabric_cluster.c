@@ -151,7 +151,6 @@ int sel_cluster_start_worker(struct sel_cluster *cluster, const char *queue,
     int r = write_nodes(sel_stage_path(&cluster->stage, "nodes.yaml", path));
     if (r < 0)
         return r;
-    /* Without a supervisor, so that what is measured and stopped is the worker. */
     const char *argv[ARGS_MAX + 1] = {sel_stage_program("selinon-worker", program),
                                       "--broker",
                                       cluster->listen,
@@ -160,10 +159,11 @@ int sel_cluster_start_worker(struct sel_cluster *cluster, const char *queue,
                                       "--module-path",
                                       SEL_BENCH_MODULES,
                                       "--threads",
-                                      threads,
-                                      "--no-supervisor"};
+                                      threads};
     const char *const vars[] = {results_var, NULL};
-    uint32_t n = add_configuration(cluster, path, argv, 10);
+    uint32_t n = add_configuration(cluster, path, argv, 9);
+    if (!cluster->options.has_supervisor) /* what is measured and stopped is the worker */
+        argv[n++] = "--no-supervisor";
     n = add_args(cluster->options.worker_args, argv, n);
     n = add_args(args, argv, n);
     argv[n] = NULL;

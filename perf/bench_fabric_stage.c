@@ -301,6 +301,20 @@ int sel_stage_cpu_ns(pid_t pid, int64_t *ret)
     return 0;
 }
 
+pid_t sel_stage_child(pid_t pid)
+{
+    char path[64];
+    int child = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%d", &child) != 1)
+        child = 0;
+    (void)fclose(file);
+    return child;
+}
+
 static int drop_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
     (void)st;

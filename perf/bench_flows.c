@@ -7,8 +7,9 @@
 #include "perf/bench_fabric.h"
 
 #define DIAMOND_NODES 4u
-#define COMMITS_MAX 6 /* that a diamond at level commit may wait for, beyond one at level memory   \
-                       */
+#define COMMITS_MAX                                                                                \
+    6 /* that a diamond at level commit may wait for, beyond one at level memory                   \
+       */
 #define FLOWS 100000u
 #define BATCH 64u
 
