@@ -114,22 +114,22 @@ static const struct {
     bool may_be_empty;
     bool is_bytes; /* up to the size of a field */
 } field_rules[SEL_FIELD_END] = {
-    [SEL_FIELD_TASK] = {"task", 0, false},
-    [SEL_FIELD_COUNTDOWN] = {"countdown", 8, false},
-    [SEL_FIELD_NOT_BEFORE] = {"not_before", 8, false},
-    [SEL_FIELD_DEADLINE] = {"deadline", 8, false},
-    [SEL_FIELD_EXPIRY] = {"expiry", 8, false},
-    [SEL_FIELD_IDEMPOTENCY_KEY] = {"idempotency_key", 0, false},
-    [SEL_FIELD_ORDERING_KEY] = {"ordering_key", 0, true},
-    [SEL_FIELD_LIMIT_KEY] = {"limit_key", 0, true},
-    [SEL_FIELD_TRACE] = {"trace", 25, false},
-    [SEL_FIELD_CONTENT_TYPE] = {"content_type", 0, true},
-    [SEL_FIELD_NAMESPACE] = {"namespace", 0, true},
-    [SEL_FIELD_ROOT] = {"root", 16, false},
-    [SEL_FIELD_PARENT] = {"parent", 16, false},
-    [SEL_FIELD_SELECTIVE] = {"selective", 0, false, .is_bytes = true},
-    [SEL_FIELD_RUN] = {"run", SEL_WIRE_RUN_SIZE, false},
-    [SEL_FIELD_FLOW] = {"flow", 0, false},
+    [SEL_FIELD_TASK] = {"task", 0, false, false},
+    [SEL_FIELD_COUNTDOWN] = {"countdown", 8, false, false},
+    [SEL_FIELD_NOT_BEFORE] = {"not_before", 8, false, false},
+    [SEL_FIELD_DEADLINE] = {"deadline", 8, false, false},
+    [SEL_FIELD_EXPIRY] = {"expiry", 8, false, false},
+    [SEL_FIELD_IDEMPOTENCY_KEY] = {"idempotency_key", 0, false, false},
+    [SEL_FIELD_ORDERING_KEY] = {"ordering_key", 0, true, false},
+    [SEL_FIELD_LIMIT_KEY] = {"limit_key", 0, true, false},
+    [SEL_FIELD_TRACE] = {"trace", 25, false, false},
+    [SEL_FIELD_CONTENT_TYPE] = {"content_type", 0, true, false},
+    [SEL_FIELD_NAMESPACE] = {"namespace", 0, true, false},
+    [SEL_FIELD_ROOT] = {"root", 16, false, false},
+    [SEL_FIELD_PARENT] = {"parent", 16, false, false},
+    [SEL_FIELD_SELECTIVE] = {"selective", 0, false, true},
+    [SEL_FIELD_RUN] = {"run", SEL_WIRE_RUN_SIZE, false, false},
+    [SEL_FIELD_FLOW] = {"flow", 0, false, false},
 };
 
 const char *sel_wire_record_name(unsigned type)
