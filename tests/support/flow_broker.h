@@ -67,8 +67,9 @@ struct flow_broker {
     struct sel_diag diag;
     struct sel_system *system;
     struct sel_value script;
-    struct sel_mock *mock; /* the engine needs the code of tasks, which nobody runs */
-    bool has_loop;         /* functions are those of modules, in coroutines; time is the loop's */
+    struct sel_mock *mock;    /* the engine needs the code of tasks, which nobody runs */
+    const char *modules_path; /* with a loop */
+    bool has_loop; /* functions are those of modules, in coroutines; time is the loop's */
     int64_t function_limit_us;
     struct sel_modules *modules;
     struct sel_loop *loop;
@@ -245,7 +246,7 @@ static inline void fb_init(struct flow_broker *b, const char *nodes, const char 
     b->engine_options = (struct sel_executor_options){
         .system = b->system, .function_limit_us = b->function_limit_us, .log = fb_no_log};
     if (b->has_loop) {
-        b->modules = sel_modules_new(SEL_TEST_MODULES);
+        b->modules = sel_modules_new(b->modules_path);
         b->engine_options.modules = b->modules;
         struct sel_loop_options loop = {.ring_entries = 64};
         assert_ok(sel_loop_new(&loop, &b->loop, &err));

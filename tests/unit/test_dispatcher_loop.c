@@ -58,7 +58,7 @@ static const char *result_of(struct flow_broker *b)
 static void test_functions_of_modules_are_asked(void **state)
 {
     (void)state;
-    struct flow_broker b = {.has_loop = true};
+    struct flow_broker b = {.has_loop = true, .modules_path = SEL_TEST_MODULES};
     begin(&b, "counts", "{\"count\": 3}");
     fb_run_loop(&b);
     assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_SUCCESS);
@@ -80,7 +80,8 @@ static void test_a_function_that_fails_fails_the_flow(void **state)
     };
     (void)state;
     for (size_t i = 0; i < SEL_COUNT(cases); i++) {
-        struct flow_broker b = {.has_loop = true, .function_limit_us = 20000};
+        struct flow_broker b = {
+            .has_loop = true, .modules_path = SEL_TEST_MODULES, .function_limit_us = 20000};
         begin(&b, cases[i].flow, NULL);
         fb_run_loop(&b);
         assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_FAILURE);
@@ -113,7 +114,10 @@ static void test_a_flow_is_cancelled_while_its_function_hangs(void **state)
     (void)state;
     for (size_t i = 0; i < SEL_COUNT(names); i++) {
         int step = 0;
-        struct flow_broker b = {.has_loop = true, .each_turn = cancel_once_it_hangs, .user = &step};
+        struct flow_broker b = {.has_loop = true,
+                                .modules_path = SEL_TEST_MODULES,
+                                .each_turn = cancel_once_it_hangs,
+                                .user = &step};
         begin(&b, names[i], NULL);
         fb_run_loop(&b);
         assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_CANCELLED);
@@ -138,7 +142,10 @@ static void test_sessions_are_lost_while_a_function_hangs(void **state)
 {
     (void)state;
     int step = 0;
-    struct flow_broker b = {.has_loop = true, .each_turn = lose_then_cancel, .user = &step};
+    struct flow_broker b = {.has_loop = true,
+                            .modules_path = SEL_TEST_MODULES,
+                            .each_turn = lose_then_cancel,
+                            .user = &step};
     begin(&b, "hangs", NULL);
     fb_run_loop(&b);
     assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_CANCELLED);
@@ -170,7 +177,10 @@ static void test_a_worker_that_ends_gives_back_what_hangs(void **state)
 {
     (void)state;
     int step = 0;
-    struct flow_broker b = {.has_loop = true, .each_turn = drain_once_it_hangs, .user = &step};
+    struct flow_broker b = {.has_loop = true,
+                            .modules_path = SEL_TEST_MODULES,
+                            .each_turn = drain_once_it_hangs,
+                            .user = &step};
     begin(&b, "hangs", NULL);
     fb_run_loop(&b);
     assert_int_equal(step, 2);
@@ -188,7 +198,8 @@ static void stop_when_returned(struct flow_broker *b)
 static void test_a_flow_whose_functions_are_not_here_goes_elsewhere(void **state)
 {
     (void)state;
-    struct flow_broker b = {.has_loop = true, .each_turn = stop_when_returned};
+    struct flow_broker b = {
+        .has_loop = true, .modules_path = SEL_TEST_MODULES, .each_turn = stop_when_returned};
     begin(&b, "absent", NULL);
     fb_run_loop(&b);
     assert_int_equal(b.last_return.code, SEL_RETURN_NO_RESOURCES);
@@ -200,7 +211,8 @@ static void test_a_flow_whose_functions_are_not_here_goes_elsewhere(void **state
 static void test_flows_take_turns(void **state)
 {
     (void)state;
-    struct flow_broker b = {.has_loop = true, .function_limit_us = 50000};
+    struct flow_broker b = {
+        .has_loop = true, .modules_path = SEL_TEST_MODULES, .function_limit_us = 50000};
     begin(&b, "outer", "{\"count\": 2}");
     fb_run_loop(&b);
     assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_FAILURE);
