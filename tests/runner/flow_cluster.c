@@ -413,11 +413,16 @@ static void expect_refusal(struct cluster *u, const struct sel_value *result,
                            const struct sel_flow_seen *seen)
 {
     struct sel_value class = sel_flow_case_member(result, "class");
-    struct sel_value message = sel_flow_case_member(result, "message");
-    sel_flow_case_refused(
-        u->c, sel_arena_printf(&u->c->arena, "%.*s", SEL_STR_ARG(sel_value_str(&class))),
-        sel_arena_printf(&u->c->arena, "%.*s", SEL_STR_ARG(sel_value_str(&message))));
-    if (seen->executions.count > 0)
+    struct sel_value text = sel_flow_case_member(result, "message");
+    const char *message = sel_runner_json(&u->c->arena, &text);
+    const char *name = NULL;
+    if (sel_value_is(&class, SEL_TEXT))
+        name = sel_arena_printf(&u->c->arena, "%.*s", SEL_STR_ARG(sel_value_str(&class)));
+    if (name)
+        sel_flow_case_refused(u->c, name, message);
+    else
+        sel_flow_case_fail(u->c, "error", "the run was to be refused");
+    if (name && seen->executions.count > 0)
         sel_flow_case_fail(u->c, "error", "the run was refused, but tasks ran");
 }
 
