@@ -4,64 +4,17 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/arena.h"
 #include "core/assert.h"
 #include "core/mem.h"
-#include "core/pool.h"
 #include "core/value.h"
+#include "worker/holder_private.h"
 
-#define CHUNK_TASKS 64u
 #define PLACES_MIN 2048u
 #define FRAMES_OWED 64u /* ends that are tried again in a turn */
 
-struct task_list {
-    struct sel_held_task *first, *last;
-    uint32_t count;
-};
-
-struct task_chunk {
-    struct sel_held_task tasks[CHUNK_TASKS];
-};
-
-/* A place of the table by id: what is looked at before the task itself, which is seldom in the
- * cache. */
-struct place {
-    uint32_t hash;  /* of the id; tells where it belongs */
-    uint32_t index; /* of the task, from 1; 0: empty */
-};
-
-struct sel_holder {
-    struct sel_peer peer;
-    struct sel_holder_options options;
-    struct task_list waiting, running;
-    struct task_list owing; /* have ended, and their end found no room yet */
-    struct task_list ended; /* in the order of done_number */
-    struct sel_held_task *free;
-    struct task_chunk **chunks;
-    uint32_t chunk_count, chunk_cap;
-    struct place *places; /* open addressing, at most half full */
-    uint32_t place_count; /* a power of two */
-    uint32_t held_count;
-    uint64_t hash_factors[2]; /* odd */
-    struct sel_pool bytes;    /* of records */
-    uint64_t arrived;         /* the last record that was worked on, in this session */
-    uint64_t freed_bytes;     /* of records, not told to the session yet */
-    struct sel_str *names;    /* of queues by the broker's numbers in this session */
-    uint32_t name_count, name_cap;
-    struct sel_arena name_arena;
-    struct sel_str *flow_queues; /* names told by QUEUE: the numbers behind those of HELLO */
-    uint32_t flow_queue_count, flow_queue_cap;
-    struct sel_arena flow_queue_arena;
-    uint64_t flow_last; /* number of the last record about a flow; 0: none in this session */
-    bool is_draining;
-    bool must_break;     /* something is lost: what we hold is to be told anew */
-    uint32_t wants_told; /* when draining: queues that were told so far */
-    struct sel_holder_stats stats;
-};
-
 /* ---- lists ---- */
 
-static void list_add(struct task_list *list, struct sel_held_task *task)
+static void list_add(struct sel_held_list *list, struct sel_held_task *task)
 {
     task->next = NULL;
     task->prev = list->last;
@@ -73,7 +26,7 @@ static void list_add(struct task_list *list, struct sel_held_task *task)
     list->count++;
 }
 
-static void list_remove(struct task_list *list, struct sel_held_task *task)
+static void list_remove(struct sel_held_list *list, struct sel_held_task *task)
 {
     if (task->prev)
         task->prev->next = task->next;
@@ -87,7 +40,7 @@ static void list_remove(struct task_list *list, struct sel_held_task *task)
     list->count--;
 }
 
-static struct task_list *list_of(struct sel_holder *h, const struct sel_held_task *task)
+static struct sel_held_list *list_of(struct sel_holder *h, const struct sel_held_task *task)
 {
     switch ((enum sel_held_state)task->state) {
     case SEL_HELD_WAITING:
@@ -113,7 +66,8 @@ static uint32_t hash_of(const struct sel_holder *h, struct sel_id id)
 
 static struct sel_held_task *task_at(const struct sel_holder *h, uint32_t index)
 {
-    return &h->chunks[(index - 1) / CHUNK_TASKS]->tasks[(index - 1) % CHUNK_TASKS];
+    return &h->chunks[(index - 1) / SEL_HELD_CHUNK_TASKS]
+                ->tasks[(index - 1) % SEL_HELD_CHUNK_TASKS];
 }
 
 static uint32_t after(const struct sel_holder *h, uint32_t at)
@@ -121,7 +75,7 @@ static uint32_t after(const struct sel_holder *h, uint32_t at)
     return (at + 1) & (h->place_count - 1);
 }
 
-static void table_put(struct sel_holder *h, struct place place)
+static void table_put(struct sel_holder *h, struct sel_held_place place)
 {
     uint32_t at = place.hash & (h->place_count - 1);
     while (h->places[at].index)
@@ -132,8 +86,8 @@ static void table_put(struct sel_holder *h, struct place place)
 static bool table_grow(struct sel_holder *h)
 {
     uint32_t old_count = h->place_count;
-    struct place *old = h->places;
-    struct place *places = sel_mem_zalloc(sizeof(*places) * old_count * 2);
+    struct sel_held_place *old = h->places;
+    struct sel_held_place *places = sel_mem_zalloc(sizeof(*places) * old_count * 2);
     if (!places)
         return false;
     h->places = places;
@@ -199,11 +153,11 @@ static bool add_chunk(struct sel_holder *h)
 {
     if (!sel_mem_grow(&h->chunks, &h->chunk_cap, (uint64_t)h->chunk_count + 1, sizeof(*h->chunks)))
         return false;
-    struct task_chunk *chunk = sel_mem_alloc(sizeof(*chunk));
+    struct sel_held_chunk *chunk = sel_mem_alloc(sizeof(*chunk));
     if (!chunk)
         return false;
-    for (uint32_t i = CHUNK_TASKS; i-- > 0;) {
-        chunk->tasks[i].index = h->chunk_count * CHUNK_TASKS + i + 1;
+    for (uint32_t i = SEL_HELD_CHUNK_TASKS; i-- > 0;) {
+        chunk->tasks[i].index = h->chunk_count * SEL_HELD_CHUNK_TASKS + i + 1;
         chunk->tasks[i].next = h->free;
         h->free = &chunk->tasks[i];
     }
@@ -258,7 +212,7 @@ static struct sel_held_task *new_task(struct sel_holder *h, const struct sel_wir
     task->state = SEL_HELD_WAITING;
     task->is_run = sel_wire_find_field(item->fields, SEL_FIELD_RUN).n > 0;
     h->free = next_free;
-    table_put(h, (struct place){hash_of(h, task->id), index});
+    table_put(h, (struct sel_held_place){hash_of(h, task->id), index});
     h->held_count++;
     return task;
 }
@@ -273,7 +227,7 @@ static void free_task(struct sel_holder *h, struct sel_held_task *task)
     h->free = task;
 }
 
-static void say(const struct sel_holder *h, const char *text)
+void sel_holder_say(const struct sel_holder *h, const char *text)
 {
     if (h->options.ops && h->options.ops->log)
         h->options.ops->log(h->options.ctx, text);
@@ -299,7 +253,7 @@ static struct sel_wire_item end_of(const struct sel_held_task *task, uint8_t typ
                                   .delivery = task->delivery};
 }
 
-static size_t record_max(const struct sel_holder *h)
+size_t sel_holder_record_max(const struct sel_holder *h)
 {
     return h->peer.welcome.record_max ? h->peer.welcome.record_max : SEL_WIRE_RECORD_MAX;
 }
@@ -324,7 +278,7 @@ static int put_end(struct sel_holder *h, struct sel_held_task *task,
 {
     uint64_t number;
     size_t size = sel_wire_item_size(item);
-    if (size == 0 || size > record_max(h))
+    if (size == 0 || size > sel_holder_record_max(h))
         return SEL_ERANGE;
     if (h->ended.count >= SEL_HOLDER_UNSETTLED_MAX)
         return SEL_ELIMIT;
@@ -504,140 +458,6 @@ static void pay(struct sel_holder *h)
     }
 }
 
-/* ---- records about flows ---- */
-
-int sel_holder_put_flow(struct sel_holder *h, const struct sel_wire_item *item)
-{
-    size_t size = sel_wire_item_size(item);
-    if (size == 0 || size > record_max(h))
-        return SEL_ERANGE;
-    int r = sel_peer_put(&h->peer, item, &h->flow_last);
-    if (r == 0)
-        h->stats.flow_records++;
-    return r;
-}
-
-bool sel_holder_has_room(const struct sel_holder *h, size_t size)
-{
-    return sel_session_has_room(&h->peer.session, size);
-}
-
-/* A name that HELLO did not tell gets the next number. */
-static int tell_queue(struct sel_holder *h, struct sel_str name, uint16_t *ret)
-{
-    uint32_t number = h->options.peer.queue_count + h->flow_queue_count + 1;
-    if (number > UINT16_MAX)
-        return SEL_ERANGE;
-    if (!sel_mem_grow(&h->flow_queues, &h->flow_queue_cap, (uint64_t)h->flow_queue_count + 1,
-                      sizeof(*h->flow_queues)))
-        return SEL_ENOMEM;
-    char *copy = sel_arena_memdup(&h->flow_queue_arena, name.p, name.n);
-    if (!copy)
-        return SEL_ENOMEM;
-    struct sel_wire_item item = {.type = SEL_RECORD_QUEUE,
-                                 .queue = (uint16_t)number,
-                                 .priority = SEL_WIRE_PRIORITY,
-                                 .payload = name};
-    int r = sel_holder_put_flow(h, &item);
-    if (r < 0)
-        return r;
-    h->flow_queues[h->flow_queue_count++] = (struct sel_str){copy, name.n};
-    *ret = (uint16_t)number;
-    return 0;
-}
-
-int sel_holder_queue_number(struct sel_holder *h, struct sel_str name, uint16_t *ret)
-{
-    uint32_t known = h->options.peer.queue_count;
-    for (uint32_t i = 0; i < known + h->flow_queue_count; i++) {
-        struct sel_str queue = i < known ? h->options.peer.queues[i] : h->flow_queues[i - known];
-        if (sel_str_eq(queue, name)) {
-            *ret = (uint16_t)(i + 1);
-            return 0;
-        }
-    }
-    return tell_queue(h, name, ret);
-}
-
-static bool is_about_flow(const struct sel_wire_item *item)
-{
-    return (item->type == SEL_RECORD_TASK && (item->flags & SEL_ITEM_FLOW)) ||
-           item->type == SEL_RECORD_STATE || item->type == SEL_RECORD_EVENTS ||
-           item->type == SEL_RECORD_ENDED || item->type == SEL_RECORD_LIVE;
-}
-
-static void take_flow(struct sel_holder *h, const struct sel_wire_item *item, int error)
-{
-    if (error == 0 && h->options.ops && h->options.ops->flow) {
-        h->options.ops->flow(h->options.ctx, item);
-        return;
-    }
-    struct sel_wire_item no = {.type = SEL_RECORD_RETURN,
-                               .id = item->id,
-                               .priority = SEL_WIRE_PRIORITY,
-                               .code = SEL_RETURN_NO_RESOURCES,
-                               .handle = item->handle,
-                               .try_count = item->try_count,
-                               .delivery = item->delivery};
-    if (item->type == SEL_RECORD_TASK && sel_holder_put_flow(h, &no) < 0)
-        say(h, "a flow that cannot be taken could not be returned");
-}
-
-/* Which of our records still mean something in a new session: `first` is the end that is looked for
- * next. */
-struct keeping {
-    struct sel_holder *h;
-    struct sel_held_task *next;
-    uint64_t dropped;
-};
-
-static struct sel_held_task *find_again(const struct sel_holder *h, uint64_t number)
-{
-    struct sel_held_task *task = h->owing.first;
-    while (task && !(task->is_again && task->done_number == number))
-        task = task->next;
-    return task;
-}
-
-/* Called with numbers that go up. Ends move with their records. */
-static bool keep_record_of(void *ctx, uint64_t old_number, uint64_t number, struct sel_str record)
-{
-    struct keeping *k = ctx;
-    struct sel_wire_item item;
-    while (k->next && k->next->done_number < old_number)
-        k->next = k->next->next;
-    struct sel_held_task *task = k->next && k->next->done_number == old_number ? k->next : NULL;
-    if (!task && sel_wire_next(&record, &item, NULL) == 1) {
-        bool is_ours = item.type == SEL_RECORD_DECIDE || item.type == SEL_RECORD_STATE ||
-                       item.type == SEL_RECORD_QUEUE || item.type == SEL_RECORD_RETURN ||
-                       item.type == SEL_RECORD_VOID;
-        if (is_ours) { /* RETURN: of a flow, or of a task whose end is put anew */
-            k->dropped++;
-            return false;
-        }
-        if (item.type == SEL_RECORD_DONE)
-            task = find_again(k->h, old_number);
-    }
-    if (task)
-        task->done_number = number;
-    return true;
-}
-
-/* A session begins that is not the one before: what was said of flows is worth nothing. */
-static void lose_flows(struct sel_holder *h)
-{
-    struct keeping keeping = {.h = h, .next = h->ended.first};
-    if (h->flow_last) {
-        sel_outbox_filter(&h->peer.session.out, keep_record_of, &keeping);
-        h->stats.flow_dropped += keeping.dropped;
-    }
-    h->flow_last = 0;
-    h->flow_queue_count = 0;
-    sel_arena_reset(&h->flow_queue_arena);
-    if (h->options.ops && h->options.ops->flows_lost)
-        h->options.ops->flows_lost(h->options.ctx);
-}
-
 /* ---- records of the broker ---- */
 
 /* The same try again, under a new delivery: what we have of it is what the broker gets. */
@@ -723,16 +543,16 @@ static void on_record(void *ctx, uint64_t number, const struct sel_wire_item *it
         (void)snprintf(line, sizeof(line), "record %llu (%s) of the broker cannot be read: %s",
                        (unsigned long long)number, sel_wire_record_name(item->type),
                        sel_error_text(error));
-        say(h, line);
+        sel_holder_say(h, line);
     }
-    bool is_flow = is_about_flow(item);
+    bool is_flow = sel_holder_is_about_flow(item);
     if (item->type == SEL_RECORD_TASK && !is_flow) {
         take_task(h, item, error);
         return;
     }
     h->freed_bytes += item->raw.n;
     if (is_flow)
-        take_flow(h, item, error);
+        sel_holder_take_flow(h, item, error);
     if (error == 0 && item->type == SEL_RECORD_CANCEL)
         take_cancel(h, item);
     else if (error == 0 && item->type == SEL_RECORD_QUEUE)
@@ -753,7 +573,7 @@ static void on_opened(void *ctx, bool resumed, uint64_t shift)
     char line[96];
     (void)snprintf(line, sizeof(line), "session %#llx %s",
                    (unsigned long long)h->peer.session.number, resumed ? "goes on" : "begins");
-    say(h, line);
+    sel_holder_say(h, line);
     if (resumed)
         return;
     h->arrived = 0;
@@ -764,7 +584,7 @@ static void on_opened(void *ctx, bool resumed, uint64_t shift)
         if (task->is_again) /* settled ones cannot be told from others by their number any more */
             task->done_number = task->done_number > shift ? task->done_number - shift : 0;
     }
-    lose_flows(h);
+    sel_holder_lose_flows(h);
 }
 
 static void on_settled(void *ctx, uint64_t number)
@@ -793,7 +613,7 @@ static void on_error(void *ctx, const struct sel_wire_error *error)
     (void)snprintf(line, sizeof(line), "the broker says: %s: %.*s (record %llu)",
                    sel_wire_code_name(error->code), SEL_STR_ARG(cut(error->text, 256)),
                    (unsigned long long)error->at);
-    say(h, line);
+    sel_holder_say(h, line);
     struct sel_held_task *task = error->at ? find_end(h, error->at) : NULL;
     if (!task || task->is_refused)
         return;
@@ -801,7 +621,7 @@ static void on_error(void *ctx, const struct sel_wire_error *error)
     owe_end(h, task, SEL_RECORD_DONE, SEL_OUTCOME_FATAL, "ResultError");
 }
 
-static void tell_held(const struct task_list *list, bool is_done, uint32_t *room,
+static void tell_held(const struct sel_held_list *list, bool is_done, uint32_t *room,
                       struct sel_buf *held)
 {
     for (const struct sel_held_task *task = list->first; task && *room > 0; task = task->next) {
@@ -861,7 +681,7 @@ int sel_holder_new(const struct sel_holder_options *options, int64_t now_us,
     return 0;
 }
 
-static void release_all(struct sel_holder *h, struct task_list *list)
+static void release_all(struct sel_holder *h, struct sel_held_list *list)
 {
     for (struct sel_held_task *task = list->first; task; task = task->next) {
         if (task->record.p)
@@ -973,12 +793,12 @@ void sel_holder_receive(struct sel_holder *h, struct sel_str frame, int64_t now_
     if (sel_peer_receive(&h->peer, frame, now_us, &err) < 0) {
         char line[SEL_ERROR_TEXT_MAX + 64];
         (void)snprintf(line, sizeof(line), "what the broker says cannot be read: %s", err.text);
-        say(h, line);
+        sel_holder_say(h, line);
     }
     settle(h);
     if (h->must_break) {
         h->must_break = false;
-        say(h, "out of memory: the connection is made anew");
+        sel_holder_say(h, "out of memory: the connection is made anew");
         sel_peer_broken(&h->peer, now_us);
     }
 }

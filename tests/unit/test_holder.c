@@ -277,6 +277,54 @@ static void test_ends_come_again_in_a_new_session_until_they_are_settled(void **
     assert_true(sel_holder_is_empty(w->holder));
 }
 
+static void say_of_flow(struct world *w, uint8_t type)
+{
+    struct sel_wire_item item = {.type = type,
+                                 .id = {7, 7},
+                                 .priority = SEL_WIRE_PRIORITY,
+                                 .payload = {"some decision", 13}};
+    assert_ok(sel_holder_put_flow(w->holder, &item));
+}
+
+/* Ends of tasks come again, and are settled under their new numbers; what was said of flows, and
+ * the names of queues that were told for them, do not. */
+static void test_what_was_said_of_flows_is_dropped_with_the_session(void **state)
+{
+    struct world *w = *state;
+    uint16_t number;
+    w->broker.keeps = true;
+    for (uint64_t id = 1; id <= 3; id++)
+        give(w, id);
+    say_of_flow(w, SEL_RECORD_DECIDE);
+    end(w, sel_holder_begin(w->holder));
+    assert_ok(sel_holder_queue_number(w->holder, SEL_STR("b"), &number));
+    assert_int_equal(number, 2);
+    assert_ok(sel_holder_queue_number(w->holder, SEL_STR("c"), &number));
+    assert_int_equal(number, 3);
+    say_of_flow(w, SEL_RECORD_STATE);
+    end(w, sel_holder_begin(w->holder));
+    say_of_flow(w, SEL_RECORD_RETURN);
+    talk(w);
+    assert_int_equal(w->broker.end_count, 6);
+    assert_false(sel_holder_is_empty(w->holder));
+    w->broker.forgets = true;
+    cut_and_join(w);
+    assert_int_equal(w->broker.end_count, 8);
+    assert_int_equal(w->broker.ends[6].type, SEL_RECORD_DONE);
+    assert_int_equal(w->broker.ends[6].id.lo, 1);
+    assert_int_equal(w->broker.ends[7].id.lo, 2);
+    struct sel_holder_stats stats;
+    sel_holder_get_stats(w->holder, &stats);
+    assert_int_equal(stats.flow_dropped, 4);
+    w->broker.keeps = false;
+    end(w, sel_holder_begin(w->holder));
+    talk(w);
+    assert_int_equal(sel_holder_unsettled(w->holder), 0);
+    assert_true(sel_holder_is_empty(w->holder));
+    assert_ok(sel_holder_queue_number(w->holder, SEL_STR("d"), &number));
+    assert_int_equal(number, 3);
+}
+
 static void test_a_try_that_comes_again_is_not_begun_twice(void **state)
 {
     struct world *w = *state;
@@ -675,6 +723,7 @@ int main(void)
         T(a_retry_that_does_not_count_says_so),
         T(what_is_held_is_told_when_the_connection_breaks),
         T(ends_come_again_in_a_new_session_until_they_are_settled),
+        T(what_was_said_of_flows_is_dropped_with_the_session),
         T(a_try_that_comes_again_is_not_begun_twice),
         T(an_end_that_is_not_settled_is_said_for_the_new_delivery_too),
         T(a_try_that_comes_again_with_its_end_settled_is_returned),
