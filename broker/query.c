@@ -1,8 +1,8 @@
 /* What people ask: see docs/operations.md, "Questions". Each answer is one value. */
+#include "broker/query.h"
+
 #include <inttypes.h>
 #include <stdio.h>
-
-#include "broker/query.h"
 
 #define LIST_MAX 10000u /* entries of an answer */
 #define ARENA_MAX ((size_t)32 << 20)
