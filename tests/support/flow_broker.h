@@ -97,6 +97,8 @@ struct flow_broker {
     uint32_t budget;        /* of the dispatcher's steps */
     size_t keep_bytes_max;
     bool may_not_settle; /* nothing is settled: outboxes stay full */
+    int64_t fail_at; /* the allocation of the dispatcher's turns that fails, once; then it gets back
+                        what it returns */
     uint32_t lose_at;    /* flows are taken away after so many DECIDEs; 0: never */
     uint32_t lose_every; /* the same, again and again */
     bool resumes;        /* the session goes on then, and nothing is taken away */
@@ -648,6 +650,8 @@ static inline void fb_take_return(struct flow_broker *b, struct fb_flow *f,
     b->last_return.limit_key.p = sel_arena_strdup(&b->arena, item->limit_key);
     f->is_assigned = false;
     sel_buf_done(&f->pieces);
+    if (b->fail_at && item->code == SEL_RETURN_NO_RESOURCES)
+        fb_assign(b, f);
     if (item->code == SEL_RETURN_THROTTLED) {
         f->throttled = true;
         b->now_us += (int64_t)item->countdown_us;
@@ -790,10 +794,24 @@ static inline bool fb_work(struct flow_broker *b)
     return true;
 }
 
+static inline bool fb_let_decide(struct flow_broker *b)
+{
+    uint64_t before = sel_mem_alloc_count();
+    if (b->fail_at > 0)
+        sel_mem_fail_at(b->fail_at);
+    bool goes_on = sel_dispatcher_turn(b->dispatcher);
+    sel_mem_fail_at(0);
+    if (b->fail_at > 0) { /* -1: it has failed */
+        b->fail_at -= (int64_t)(sel_mem_alloc_count() - before);
+        b->fail_at = b->fail_at > 0 ? b->fail_at : -1;
+    }
+    return goes_on;
+}
+
 static inline bool fb_turn(struct flow_broker *b)
 {
     bool goes_on = fb_talk(b);
-    goes_on |= sel_dispatcher_turn(b->dispatcher);
+    goes_on |= fb_let_decide(b);
     uint32_t before = b->decide_count;
     goes_on |= fb_talk(b);
     for (uint32_t n = before + 1; n <= b->decide_count; n++) {

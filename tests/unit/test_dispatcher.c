@@ -268,7 +268,7 @@ static void test_flows_are_taken_over_after_any_decision(void **state)
         uint32_t decisions, budget = budgets[i % SEL_COUNT(budgets)];
         size_t scenario = i / SEL_COUNT(budgets);
         const char *expected = tell_undisturbed(scenario, budget, &arena, &decisions);
-        uint32_t step = 1 + decisions / 40;
+        uint32_t step = 1 + decisions / 15;
         for (uint32_t at = 1; at < decisions; at += step) {
             struct flow_broker b;
             begin(&b, scenarios[scenario].fails);
@@ -326,6 +326,36 @@ static void test_decisions_wait_for_room(void **state)
         begin(&b, scenarios[i].fails);
         b.keep_bytes_max = 1;
         check_story(i, &b, expected);
+        sel_arena_done(&arena);
+    }
+}
+
+/* A flow that cannot be gone on with is returned, and goes on where it stood. */
+static void test_shortage_of_memory_loses_no_flow(void **state)
+{
+    static const size_t some[] = {2, 9, 19}; /* nothing is asked for: answers are the test's own */
+    (void)state;
+    for (size_t i = 0; i < SEL_COUNT(some); i++) {
+        struct sel_arena arena = {0};
+        uint32_t decisions;
+        const char *expected = tell_undisturbed(some[i], 0, &arena, &decisions);
+        uint32_t returns = 0;
+        for (int64_t n = 1;; n++) {
+            struct flow_broker b;
+            begin(&b, scenarios[some[i]].fails);
+            b.fail_at = n;
+            const char *story =
+                tell(&b, scenarios[some[i]].flow, "[1]", scenarios[some[i]].selective, &arena);
+            bool has_failed = b.fail_at < 0;
+            if (strcmp(story, expected) != 0)
+                print_error("%s, without allocation %lld\n", scenarios[some[i]].flow, (long long)n);
+            assert_string_equal(story, expected);
+            returns += b.return_count;
+            fb_done(&b);
+            if (!has_failed)
+                break;
+        }
+        assert_true(returns > 10);
         sel_arena_done(&arena);
     }
 }
@@ -580,6 +610,7 @@ int main(void)
         cmocka_unit_test(test_flows_are_taken_over_again_and_again),
         cmocka_unit_test(test_a_session_that_goes_on_takes_nothing_away),
         cmocka_unit_test(test_decisions_wait_for_room),
+        cmocka_unit_test(test_shortage_of_memory_loses_no_flow),
         cmocka_unit_test(test_large_decisions_go_in_pieces),
         cmocka_unit_test(test_a_state_stands_for_a_thousand_decisions),
         cmocka_unit_test(test_a_flow_that_nobody_knows_goes_elsewhere),
