@@ -60,6 +60,8 @@ static uint32_t entry_for(struct sel_broker *b, const struct sel_mutation *m, bo
 static int name_queue(struct sel_broker *b, struct sel_task_entry *task, struct sel_str name)
 {
     uint32_t queue = sel_broker_queue_get(b, name);
+    if (queue != SEL_NONE && task->kind == SEL_KIND_FLOW)
+        queue = sel_broker_queue_of_flows(b, queue);
     if (queue == SEL_NONE)
         return SEL_ELIMIT;
     task->queue = (uint16_t)queue;
