@@ -9,10 +9,12 @@ static void count(const struct sel_task_entry *entry, struct sel_residue *ret)
     case SEL_TASK_ALIAS:
         break;
     case SEL_TASK_PIECE:
-        ret->pieces++;
+        ret->pieces += entry->queue != SEL_PIECE_THROTTLE; /* those end with their time */
         break;
     case SEL_TASK_ENDED:
         ret->runs += entry->kind == SEL_KIND_RUN;
+        /* Kept for what it had sent off when it ended; they go with its result. */
+        ret->pieces -= entry->kind == SEL_KIND_FLOW && entry->flow->args != SEL_NONE;
         break;
     default:
         ret->open++;
