@@ -313,12 +313,24 @@ static uint64_t adopt(struct sel_broker *b, struct sel_broker_session *s, uint32
     return batch_of(b, i);
 }
 
+/* Runs and what is kept of flows are nobody's to ask for: they have no result. */
+static bool is_inside_flow(const struct sel_broker *b, uint32_t i)
+{
+    uint32_t kind = i == SEL_NONE ? SEL_KIND_TASK : sel_broker_task_at(b, i)->kind;
+    return kind == SEL_KIND_RUN || kind == SEL_KIND_PIECE;
+}
+
 uint64_t sel_broker_on_submit(struct sel_broker *b, struct sel_broker_session *s,
                               const struct sel_wire_item *item, uint64_t number)
 {
     enum sel_wire_code code;
     uint8_t level = item->level ? item->level : b->options.level_default;
     uint32_t i = sel_broker_task_find(b, item->id);
+    if (is_inside_flow(b, i)) {
+        sel_broker_session_refuse(b, s, item->id, number, SEL_CODE_ILLEGAL,
+                                  "the id is that of a run of a flow");
+        return 0;
+    }
     if (i != SEL_NONE && queue_of(s, item->queue) != SEL_NONE) {
         const struct sel_task_entry *task = sel_broker_task_at(b, i);
         if (task->state == SEL_TASK_ENDED && task->flags & SEL_TASK_NO_RECORD)
@@ -345,7 +357,7 @@ uint64_t sel_broker_on_cancel(struct sel_broker *b, struct sel_broker_session *s
 {
     (void)number;
     uint32_t i = sel_broker_task_find(b, item->id);
-    if (i == SEL_NONE)
+    if (i == SEL_NONE || is_inside_flow(b, i))
         return 0; /* has ended, or never was: its result tells */
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     switch (task->state) {
@@ -380,7 +392,7 @@ uint64_t sel_broker_on_watch(struct sel_broker *b, struct sel_broker_session *s,
     uint32_t i = sel_broker_task_find(b, item->id);
     if (i == SEL_NONE && b->is_recovering)
         i = sel_broker_task_add(b, item->id); /* a worker may yet say that it has it */
-    if (i == SEL_NONE) {
+    if (i == SEL_NONE || is_inside_flow(b, i)) {
         sel_broker_session_refuse(b, s, item->id, number, SEL_CODE_UNKNOWN_TASK,
                                   "no such task, or its result has been dropped");
         return 0;

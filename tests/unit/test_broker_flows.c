@@ -494,6 +494,22 @@ static void test_a_dispatcher_that_errs_loses_its_flow(void **state)
     flows_done(f);
 }
 
+static void test_runs_are_nobodys_to_ask_for(void **state)
+{
+    (void)state;
+    struct world_flows *f = flows_new(true);
+    run_flow(f, 1, "c1", SEL_LEVEL_COMMIT, 0);
+    run(&f->w, 20000);
+    struct sel_wire_item item = submit_item(&f->w, 5, SEL_LEVEL_COMMIT);
+    item.id = sel_wire_run_id((struct sel_id){77, 1}, 0, 0);
+    assert_int_equal(sel_producer_submit(f->w.producer, &item, NULL, true), 0);
+    run(&f->w, 20000);
+    assert_int_equal(f->w.refused, 1);
+    (void)go_on_until(f, 2);
+    assert_clean(f, 1);
+    flows_done(f);
+}
+
 static void test_flows_that_nobody_decides_wait(void **state)
 {
     (void)state;
@@ -645,6 +661,7 @@ int main(void)
         cmocka_unit_test(test_a_dispatcher_that_dies_is_followed_by_another),
         cmocka_unit_test(test_a_decision_of_pieces_is_one),
         cmocka_unit_test(test_a_dispatcher_that_errs_loses_its_flow),
+        cmocka_unit_test(test_runs_are_nobodys_to_ask_for),
         cmocka_unit_test(test_flows_that_nobody_decides_wait),
         cmocka_unit_test(test_a_journal_is_compacted_around_flows),
         cmocka_unit_test(test_flows_are_told_of),
