@@ -26,8 +26,8 @@ class Failure(Exception):
     """The test has failed; the text says why."""
 
 
-def wait_for(what, condition, seconds):
-    """The first true value of `condition`."""
+def wait_for(what, condition, seconds, pause=0.02):
+    """The first true value of `condition`, which is asked for every `pause` seconds."""
     until = time.monotonic() + seconds
     while True:
         value = condition()
@@ -35,7 +35,7 @@ def wait_for(what, condition, seconds):
             return value
         if time.monotonic() > until:
             raise Failure(f"{seconds} s were not enough: {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 class Process:

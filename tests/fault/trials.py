@@ -31,6 +31,7 @@ from selinon_producer import Producer  # noqa: E402
 
 MIB = 1 << 20
 FAST = ("--lease", "1s", "--beat", "200ms")
+SMALL_FLOW_MAX = 3.0  # seconds; one whose dispatcher dies waits for a lease
 
 
 def need(condition, text):
@@ -220,6 +221,215 @@ def trial_overflow(cluster):
     show("overflow", runs=runs)
 
 
+# ---- flows whose nodes or functions kill ----
+
+def run_flows(producer, flow, count, **more):
+    """Submits so many; their ids."""
+    return [producer.run_flow(flow, {"n": n, "v": 0, **more}, level="commit") for n in range(count)]
+
+
+def executions_of(cluster, task):
+    """{id of a run: how often it was begun}, of runs of this task in flows."""
+    runs = {}
+    with open(cluster.runs_path, encoding="ascii") as stream:
+        for line in stream:
+            if line.split()[3] == task:
+                runs[line.split()[1]] = runs.get(line.split()[1], 0) + 1
+    return runs
+
+
+def trial_lost_run(cluster):
+    """A node that kills its worker fails with WorkerLost after the limit: the flow takes the fallback for it, or
+    fails if it has none. Other flows finish."""
+    cluster.start_broker(*FAST, "--poison-max", "3")
+    workers = [cluster.start_worker(f"worker{i}", flows=True) for i in range(2)]
+    with Producer(cluster.listen) as producer:
+        innocent = run_flows(producer, "small", 100)
+        rescued, = run_flows(producer, "lost", 1)
+        failing, = run_flows(producer, "crashing", 1)
+        results = {r.id: r for r in pump([producer], lambda: not producer.waiting, 60, "all flows end")}
+        all_finished([results[i] for i in innocent], 100, "the innocent")
+        nodes = results[rescued].value["finished_nodes"]
+        need(results[rescued].outcome == "finished" and sorted(nodes) == ["First", "Last", "Rescue"], f"{results[rescued].value}")
+        value = results[failing].value
+        need(results[failing].outcome == "failed" and list(value["failed_nodes"]) == ["Crashes"], f"{value}")
+        need("WorkerLost" in value["message"], f"{value}")
+        runs = executions_of(cluster, "Crashes")
+        need(list(runs.values()) == [3, 3], f"they ran so often: {runs}")
+    need("task.lost" in cluster.broker.log(), "the log does not tell of it")
+    for worker in workers:
+        need(worker.stop() == 0, "a worker does not end in order")
+    show("lost run", **value)
+
+
+def trial_lost_dispatcher(cluster):
+    """A function that kills whoever decides: the flow fails with DispatcherLost, the others go on and finish."""
+    cluster.start_broker(*FAST, "--poison-max", "3")
+    for i in range(2):
+        cluster.start_worker(f"worker{i}", flows=True, more=["--dispatchers", "1"])
+    with Producer(cluster.listen) as producer:
+        innocent = run_flows(producer, "ring", 100)
+        bad = run_flows(producer, "crashing_each", 2)
+        innocent += run_flows(producer, "ring", 100)
+        results = {r.id: r for r in pump([producer], lambda: not producer.waiting, 90, "all flows end")}
+        all_finished([results[i] for i in innocent], 200, "the innocent")
+        for i in bad:
+            need(results[i].outcome == "failed" and results[i].value["class"] == "DispatcherLost", f"{results[i]} {results[i].value}")
+        twice = {name: runs for name in ("Last", "Second") for runs in [executions_of(cluster, name)] if max(runs.values()) > 1 + 6}
+        need(not twice, f"{twice}")
+    show("lost dispatcher", **results[bad[0]].value)
+
+
+def trial_overflowing_run(cluster):
+    """A node whose stack overflows fails with StackOverflow at its first run; the flow takes the fallback."""
+    cluster.start_broker(*FAST, "--poison-max", "3")
+    cluster.start_worker("worker", flows=True)
+    with Producer(cluster.listen) as producer:
+        innocent = run_flows(producer, "small", 100)
+        bad, = run_flows(producer, "overflowing", 1)
+        results = {r.id: r for r in pump([producer], lambda: not producer.waiting, 60, "all flows end")}
+        all_finished([results[i] for i in innocent], 100, "the innocent")
+        need(sorted(results[bad].value["finished_nodes"]) == ["First", "Rescue"], f"{results[bad].value}")
+        runs = executions_of(cluster, "Overflows")
+        need(list(runs.values()) == [1], f"it ran so often: {runs}")
+    show("overflowing run", **results[bad].value["finished_nodes"])
+
+
+# ---- large flows ----
+
+class Meanwhile:
+    """One small flow after the other; how long each takes says whether anything holds others up."""
+
+    def __init__(self, cluster):
+        self.producer = Producer(cluster.listen, name="meanwhile")
+        self.seconds, self.begin, self.n = [], None, 0
+
+    def poll(self, timeout):
+        if self.begin is None:
+            self.begin, self.n = time.monotonic(), self.n + 1
+            self.producer.run_flow("small", {"n": self.n, "v": 0}, level="commit")
+        for result in self.producer.poll(timeout):
+            all_finished([result], 1, "a small flow")
+            self.seconds.append(time.monotonic() - self.begin)
+            self.begin = None
+        return []
+
+
+class Large:
+    """A cluster where two processes decide, and a flow of many nodes that nobody runs before `run` is called."""
+
+    def __init__(self, cluster, count=100000):
+        self.cluster, self.count = cluster, count
+        cluster.start_broker(*FAST)
+        self.endpoint = "tcp://127.0.0.1:" + cluster.listen.rsplit(":", 1)[1]
+        self.deciders = {f"decides{i}": cluster.start_worker(f"decides{i}", flows=True, more=["--dispatchers", "1", "-Q", "celery"])
+                         for i in range(2)}
+        self.bulk = None
+        self.meanwhile = Meanwhile(cluster)
+        pump([self.meanwhile], lambda: len(self.meanwhile.seconds) >= 10, 30, "small flows end")
+        self.meanwhile.seconds.clear()
+        self.producer, self.begin = Producer(self.endpoint), time.monotonic()
+        self.id = None
+        self.submit()
+
+    def submit(self):
+        """A large flow, and what is asked for from now on is of this one."""
+        self.id = self.producer.run_flow("large", {"n": 1, "v": 0, "count": self.count}, level="commit")
+        pump([self.producer], lambda: not self.producer.unsettled, 10, "the flow is settled")
+
+    def look(self):
+        return self.cluster.query("flow", id=str(uuid.UUID(bytes=self.id)))
+
+    def wait_started(self):
+        pump([self.producer, self.meanwhile], lambda: self.look()["open"] == self.count, 120, "all is started")
+
+    def run(self):
+        self.bulk = self.cluster.start_worker("bulk", flows=True, slots=1000, window=8192, endpoint=self.endpoint,
+                                              more=["--flows", "0", "-Q", "bulk"])
+
+    def wait_ended(self, part):
+        pump([self.producer, self.meanwhile], lambda: self.look()["open"] <= self.count * (1 - part), 120, "runs end")
+
+    def decider(self):
+        return self.deciders[self.look()["owner"].split("/")[0]]
+
+    def stop_decision(self):
+        """Lets those who decide go on by fractions of a millisecond, until between the first start and the last one;
+        then kills who it was. How many were started: all, if we came too late."""
+        members = {process: process.members()[1:] for process in self.deciders.values()}
+
+        def send(number, among):
+            for process in among:
+                process.send(number, members[process])
+
+        def is_under_way():
+            send(signal.SIGCONT, members)
+            time.sleep(0.0003)
+            send(signal.SIGSTOP, members)
+            time.sleep(0.005)  # what it has sent arrives
+            return self.look()["open"]
+        started = wait_for("it decides", is_under_way, 60, pause=0)
+        victim = self.decider()
+        send(signal.SIGKILL, [victim])
+        send(signal.SIGCONT, [process for process in members if process is not victim])
+        return started
+
+    def kill_decider(self):
+        """The worker process; its supervisor starts another."""
+        process = self.decider()
+        process.send(signal.SIGKILL, process.members()[1:])
+
+    def kill_broker(self):
+        self.cluster.broker.kill()
+        self.cluster.start_broker(*FAST, "--listen", self.endpoint)
+
+    def finish(self):
+        results = pump([self.producer, self.meanwhile], lambda: not self.producer.waiting, 300, "the large flows end")
+        seconds = time.monotonic() - self.begin
+        for result in results:
+            need(result.outcome == "finished" and result.value["finished_nodes"] == self.count, f"{result.outcome} {result.value}")
+        self.producer.close()
+        self.meanwhile.producer.close()
+        for worker in (*self.deciders.values(), self.bulk):
+            need(worker.is_alive() and worker.stop() == 0, f"{worker.name} does not end in order")
+        need(self.cluster.broker.stop() == 0, "the broker does not end in order")
+        took = sorted(self.meanwhile.seconds)
+        need(took[-1] < SMALL_FLOW_MAX, f"small flows were held up: {took[-5:]} s")
+        lapsed = [line for line in self.cluster.broker.log().split("\n") if "session.lapsed" in line and "bulk" in line]
+        need(not lapsed, f"heartbeats were held up: {lapsed}")
+        return {"flows": len(results), "nodes": self.count, "seconds": round(seconds, 1), "small_flows": len(took),
+                "small_median_ms": round(took[len(took) // 2] * 1000), "small_worst_ms": round(took[-1] * 1000)}
+
+
+def trial_large_flow(cluster):
+    """The broker is killed in the middle of a flow of 100,000 nodes: it ends all the same, with each node once."""
+    large = Large(cluster)
+    large.wait_started()
+    large.run()
+    large.wait_ended(0.3)
+    large.kill_broker()
+    large.wait_ended(0.6)
+    large.kill_broker()
+    show("large flow", **large.finish())
+
+
+def trial_large_decision(cluster):
+    """A dispatcher is killed in the middle of a decision of 100,000 starts, and another one while they end."""
+    large = Large(cluster)
+    started = large.stop_decision()
+    for _ in range(20):  # a decision takes a few milliseconds
+        if started < large.count:
+            break
+        large.submit()
+        started = large.stop_decision()
+    need(started < large.count, "no decision was stopped before its end: that proves nothing")
+    large.wait_started()
+    large.run()
+    large.wait_ended(0.4)
+    large.kill_decider()
+    show("large decision", started_before=started, **large.finish())
+
+
 # ---- what is lost, is told ----
 
 def trial_memory_level(cluster):
@@ -358,7 +568,7 @@ def main():
     try:
         with Cluster(options.programs, options.modules, options.keep) as cluster:
             status = TRIALS[options.trial](cluster) or 0
-            if options.trial not in ("poison", "overflow"):  # there something is wrong on purpose
+            if options.trial not in ("poison", "overflow", "lost-run", "lost-dispatcher", "overflowing-run"):  # wrong on purpose
                 cluster.check_logs()
             return status
     except Failure as failure:
