@@ -7,6 +7,8 @@
 #include "core/prng.h"
 #include "worker/dispatcher_private.h"
 
+#define SCRATCH_SIZE 16384u /* the lists of a thousand nodes do not fit, and need not */
+
 /* ---- clocks ---- */
 
 int64_t sel_dispatcher_now_us(const struct sel_dispatcher *d)
@@ -367,6 +369,11 @@ static int fill(struct sel_dispatcher *d)
     d->loop_timer = (struct sel_timer)SEL_TIMER_INIT;
     d->loop_timer.fn = on_loop_timer;
     d->blobs.combination = UINT64_MAX;
+    /* What one call needs fits into its first block, or the heap would be asked at each end of a
+     * flow: a reset keeps no more than the largest block. */
+    if (!sel_arena_alloc_raw(&d->scratch, SCRATCH_SIZE, 1))
+        return SEL_ENOMEM;
+    sel_arena_reset(&d->scratch);
     seed_ids(d);
     d->queues = sel_mem_zalloc(sizeof(*d->queues) * ((size_t)s->task_count + s->flow_count + 1));
     int r = sel_hub_open(&d->hub, d->options.engine, d->options.loop);

@@ -68,9 +68,10 @@ static void unlink_flow(struct sel_flow_run *run)
 
 static void free_flow(struct sel_flow_run *run)
 {
+    struct sel_hub *hub = run->hub;
     unlink_flow(run);
-    if (run->hub->ops->free)
-        run->hub->ops->free(run);
+    if (hub->ops->free)
+        hub->ops->free(run);
     sel_hub_drop_children(run);
     sel_hub_forget_parents(run);
     sel_run_failures_done(&run->failures);
@@ -81,7 +82,7 @@ static void free_flow(struct sel_flow_run *run)
     sel_mem_free(run->children);
     sel_mem_free(run->lineage);
     sel_mem_free(run->inputs);
-    sel_mem_free(run);
+    sel_pool_free(&hub->runs, run, hub->run_size);
 }
 
 void sel_hub_flow_unref(struct sel_flow_run *run)
@@ -134,9 +135,10 @@ static int fill_run(struct sel_flow_run *run, const struct sel_hub_run_options *
 struct sel_flow_run *sel_hub_new_run(struct sel_hub *hub, const struct sel_hub_run_options *options)
 {
     SEL_ASSERT(hub->run_size >= sizeof(struct sel_flow_run));
-    struct sel_flow_run *run = sel_mem_zalloc(hub->run_size);
+    struct sel_flow_run *run = sel_pool_alloc(&hub->runs, hub->run_size);
     if (!run)
         return NULL;
+    memset(run, 0, hub->run_size);
     run->work.kind = SEL_WORK_FLOW;
     run->alarm.kind = SEL_WORK_ALARM;
     run->alarm.heap_index = UINT32_MAX;
@@ -447,6 +449,7 @@ void sel_hub_close(struct sel_hub *hub)
         free_flow(hub->all);
     sel_plan_cache_free(hub->plans);
     sel_arena_done(&hub->trace_arena);
+    sel_pool_done(&hub->runs);
     hub->plans = NULL;
     hub->first_ready = hub->last_ready = NULL;
 }

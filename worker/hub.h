@@ -14,6 +14,7 @@
 
 #include "core/decide.h"
 #include "core/histogram.h"
+#include "core/pool.h"
 #include "core/prng.h"
 #include "core/strategy.h"
 #include "worker/engine.h"
@@ -162,6 +163,8 @@ struct sel_hub_times {
 struct sel_hub {
     const struct sel_hub_ops *ops;
     size_t run_size; /* of a flow run with what its owner adds */
+    /* Flow runs: the heap tidies up whenever a piece as large as one is taken or given back. */
+    struct sel_pool runs;
     struct sel_engine *engine;
     const struct sel_system *system;
     struct sel_loop *loop; /* NULL: ops->answer answers */
