@@ -157,7 +157,7 @@ static void put_args(struct sel_buf *buf, const struct sel_deed *deed)
     sel_buf_put_c(buf, "\xa1n");
     sel_buf_put_u8(buf, (uint8_t)(deed->body % 7));
     sel_buf_put_c(buf, "\xa1x");
-    put_bytes(buf, deed->payload_size, deed->body + 1);
+    put_bytes(buf, deed->payload_size + 4, deed->body + 1);
 }
 
 void sel_oracle_payload(const struct sel_deed *deed, struct sel_buf *buf)

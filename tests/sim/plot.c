@@ -431,7 +431,7 @@ bool sel_part_is_counted(const struct sel_part *part, uint32_t k)
     return (mix(part->ident, 12) >> (k & 63)) & 1;
 }
 
-static int put_numbers(struct sel_arena *arena, uint64_t from, struct sel_value *ret)
+int sel_plot_numbers(struct sel_arena *arena, uint64_t from, struct sel_value *ret)
 {
     struct sel_value_builder list;
     uint32_t count = (uint32_t)(from % FOREACH_MAX);
@@ -455,7 +455,7 @@ static int make_result(struct sel_arena *arena, const struct sel_part *part, str
     struct sel_value_builder map;
     struct sel_value list;
     uint64_t drawn = mix(part->ident, 13);
-    int r = put_numbers(arena, mix(part->ident, 14), &list);
+    int r = sel_plot_numbers(arena, mix(part->ident, 14), &list);
     sel_value_begin_map(&map, arena);
     sel_value_put_c(&map, "n", sel_value_from_u64(drawn % 5));
     sel_value_put_c(&map, "depth", sel_value_from_u64(part->depth));
@@ -491,7 +491,7 @@ static int answer_foreach(const struct sel_plot *plot, const struct sel_cast *ca
         sel_forebears_add(&lineage, sel_system_node_name(plot->system, node), part);
     }
     uint64_t drawn = mix(sel_hash_bytes(args.p, args.n, 15), lineage.sum);
-    return put_numbers(arena, mix(drawn, need->combination.edge), &need->value);
+    return sel_plot_numbers(arena, mix(drawn, need->combination.edge), &need->value);
 }
 
 int sel_plot_answer(const struct sel_plot *plot, const struct sel_cast *cast,

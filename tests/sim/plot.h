@@ -87,6 +87,9 @@ int sel_plot_answer(const struct sel_plot *plot, const struct sel_cast *cast,
                     const struct sel_flow_def *flow, const struct sel_state *state,
                     struct sel_arena *arena, struct sel_need *need) SEL_WARN_UNUSED;
 
+/* A list of up to three items, by the number `from`. */
+int sel_plot_numbers(struct sel_arena *arena, uint64_t from, struct sel_value *ret) SEL_WARN_UNUSED;
+
 /* How many nodes of each name ended how: "finished: A 2, B 1; failed: C 1", from a map with
  * finished_nodes and failed_nodes. Appended to `buf`. */
 void sel_plot_count(const struct sel_value *nodes, struct sel_buf *buf);

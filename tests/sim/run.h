@@ -27,7 +27,9 @@
     X(SWAP, "swap", "a producer is given another task's result", "invented")                       \
     X(DOUBLE, "double", "a producer is given the result of another run", "differs")                \
     X(STUTTER, "stutter", "a producer is given a result twice", "once")                            \
-    X(BLUR, "blur", "the arguments of a task change on their way", "mixed-up")
+    X(BLUR, "blur", "the arguments of a task change on their way", "mixed-up")                     \
+    X(TWIST, "twist", "a run of a flow ends as it should not", "outcome")                          \
+    X(WHIM, "whim", "a function that a flow asks answers something else", "starts")
 
 #define SEL_CHEAT_ENUM(name, text, what, promise) SEL_CHEAT_##name,
 enum sel_cheat { SEL_CHEAT_NONE, SEL_CHEAT_LIST(SEL_CHEAT_ENUM) SEL_CHEAT_COUNT };

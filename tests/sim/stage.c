@@ -133,6 +133,8 @@ static int answer(void *ctx, const struct sel_dispatcher_question *question, str
         struct sel_need *need = &question->needs[i];
         int r = sel_plot_answer(&run->stage.plot, &run->stage.cast, question->flow, question->state,
                                 question->arena, need);
+        if (r == 0 && run->options.cheat == SEL_CHEAT_WHIM && need->kind == SEL_NEED_FOREACH)
+            r = sel_plot_numbers(question->arena, 2, &need->value);
         if (r == 0)
             continue;
         BROKEN(run, "invented", "%.*s asks for what is not there: need %d of run %u",
@@ -320,7 +322,9 @@ uint32_t sel_stage_begun(struct sel_run *run, struct sel_member *member,
                    item->try_count);
     for (uint32_t k = 0; k < item->try_count; k++)
         counted += sel_part_is_counted(&part, k);
-    if (of.retries != counted)
+    /* Of a try that the broker had lost it learns from the worker, which does not know the count.
+     */
+    if (of.retries > counted || (of.retries < counted && !sel_oracle_is_forgiven(run, deed, 0)))
         BROKEN(run, "mixed-up", "run %s was retried %u times, it is told %u", id, counted,
                of.retries);
     return index;
@@ -329,6 +333,10 @@ uint32_t sel_stage_begun(struct sel_run *run, struct sel_member *member,
 struct sel_stage_end sel_stage_end_of(struct sel_run *run, uint32_t part_index, uint32_t try_count)
 {
     const struct sel_part *part = &run->stage.cast.parts[part_index];
+    if (run->options.cheat == SEL_CHEAT_TWIST && part_index == 5)
+        return (struct sel_stage_end){.code = sel_part_fails(&run->stage.plot, part)
+                                                  ? SEL_OUTCOME_SUCCESS
+                                                  : SEL_OUTCOME_FAILURE};
     if (try_count < sel_part_retries(&run->stage.plot, part))
         return (struct sel_stage_end){.code = SEL_OUTCOME_RETRY,
                                       .is_uncounted = !sel_part_is_counted(part, try_count),
