@@ -332,7 +332,8 @@ static int find_missing(struct sel_dispatcher *d)
 {
     const struct sel_system *s = d->hub.system;
     d->missing = SEL_ARENA_NEW_ARRAY(&d->arena, char *, s->flow_count + 1);
-    if (!d->missing)
+    d->descriptions = SEL_ARENA_NEW_ARRAY(&d->arena, struct sel_str, s->flow_count + 1);
+    if (!d->missing || !d->descriptions)
         return SEL_ENOMEM;
     for (uint32_t i = 0; i < s->flow_count && !d->ops.answer; i++) {
         struct sel_error err = {0};

@@ -385,19 +385,46 @@ static void tell_args(struct sel_dispatched *flow)
     flow->args_told = true;
 }
 
+/* The head of events or of a state with a description of the flow, which is made once. */
+static void put_description(struct sel_dispatched *flow, struct sel_buf *out)
+{
+    struct sel_dispatcher *d = flow->d;
+    struct sel_str *made = &d->descriptions[flow->run.flow->index];
+    size_t before = out->n;
+    if (made->n > 0) {
+        sel_buf_put_str(out, *made);
+        return;
+    }
+    sel_flow_put_history(d->hub.system, flow->run.flow, true, out);
+    if (sel_buf_error(out) < 0)
+        return;
+    struct sel_str description = {(const char *)out->p + before, out->n - before};
+    made->p = sel_arena_strdup(&d->arena, description);
+    made->n = made->p ? description.n : 0;
+}
+
+/* What nobody who goes on from there needs is not told: nobody goes on from an end. */
+static int encode_events(struct sel_dispatched *flow, int result)
+{
+    struct sel_dispatcher *d = flow->d;
+    const struct sel_buf *record = sel_decider_record(flow->run.decider);
+    sel_buf_clear(&d->events);
+    if (is_end(result))
+        return sel_buf_error(&d->result);
+    if (flow->is_described)
+        sel_flow_put_history(d->hub.system, flow->run.flow, false, &d->events);
+    else
+        put_description(flow, &d->events);
+    sel_buf_put_str(&d->events, sel_buf_str(record));
+    int r = sel_buf_error(&d->events);
+    return r == 0 ? sel_buf_error(record) : r;
+}
+
 static int encode_decision(struct sel_dispatched *flow, int result, struct sel_decision *end)
 {
     struct sel_dispatcher *d = flow->d;
-    struct sel_buf *record = sel_decider_record(flow->run.decider);
     sel_buf_clear(&d->payload);
-    sel_buf_clear(&d->events);
-    sel_flow_put_history(d->hub.system, flow->run.flow, !flow->is_described, &d->events);
-    sel_buf_put_str(&d->events, sel_buf_str(record));
-    int r = sel_buf_error(&d->events);
-    if (r == 0)
-        r = sel_buf_error(record);
-    if (r == 0 && is_end(result))
-        r = sel_buf_error(&d->result);
+    int r = encode_events(flow, result);
     if (r < 0)
         return r;
     tell_args(flow);
@@ -428,7 +455,7 @@ static void put_state(struct sel_dispatched *flow, struct sel_buf *out)
     struct sel_flow_run *run = &flow->run;
     struct sel_buf lineage = {0};
     uint64_t seconds = 0;
-    sel_flow_put_history(run->hub->system, run->flow, true, out);
+    put_description(flow, out);
     sel_hub_put_lineage(run, &lineage);
     sel_buf_put_varint(out, lineage.n);
     sel_buf_put_str(out, sel_buf_str(&lineage));

@@ -86,6 +86,7 @@ struct sel_dispatcher {
     uint32_t return_count, return_cap;
     uint16_t *queues; /* by node: the number of its queue in this session; 0: not told yet */
     char **missing;   /* by flow: the function that is not here, or NULL */
+    struct sel_str *descriptions; /* by flow: what its first events begin with; empty: not yet */
     struct sel_arena arena;
     struct sel_arena scratch; /* of one call */
     struct sel_dispatch_plan *plans;
