@@ -20,7 +20,7 @@ static const struct sel_ours memory_ours = {
               .is_flow = true,
               .level = SEL_CLIENT_LEVEL_MEMORY,
               .count = FLOWS,
-              .window = 4096,
+              .window = 1024,
               .batch = BATCH},
 };
 
@@ -52,7 +52,7 @@ int sel_bench_flows_memory(struct sel_bench_run *run)
         "diamond_memory_nodes_per_s", "diamond_memory_broker_cpu_us_per_node",
         "diamond_memory_worker_cpu_us_per_node", "diamond_memory_producer_cpu_us_per_node"};
     struct sel_ours ours = memory_ours;
-    return measure_rate(run, &ours, names, 2e5, "level memory, 4,096 flows of four under way");
+    return measure_rate(run, &ours, names, 2e5, "level memory, 1,024 flows of four under way");
 }
 
 int sel_bench_flows_commit(struct sel_bench_run *run)
