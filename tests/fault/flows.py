@@ -12,22 +12,24 @@ from cluster import DEFINITIONS, NODES, Failure
 
 FLOWS = ("chain", "diamond", "choice", "rescue", "rescue_both", "hopeless", "again", "fan", "square_join", "ring", "retries",
          "patient", "aside", "eager", "given", "fruit", "tree", "branches", "deep", "sick", "sick_deep", "choosy", "slow", "sampled")
+RETRIED = ("Stumbles", "Falls")  # tasks of which a run has several tries
 
 
 def read_log(path):
-    """({n: {id: (flow, task, digest)}}, how many executions): of all that ran; one run always sees the same."""
-    runs, count = collections.defaultdict(dict), 0
+    """({n: {id: (flow, task, digest)}}, {(id, task, try): how often it was begun}): of all that ran; one run always
+    sees the same."""
+    runs, begun = collections.defaultdict(dict), collections.Counter()
     try:
         with open(path, encoding="ascii") as stream:
             for line in stream:
-                n, id_, flow, task, digest, _ = line.split()
+                n, id_, flow, task, digest, number, _ = line.split()
                 seen = runs[int(n)].setdefault(id_, (flow, task, digest))
                 if seen != (flow, task, digest):
                     raise Failure(f"run {id_} of number {n} was {seen} and then {(flow, task, digest)}")
-                count += 1
+                begun[id_, task, int(number)] += 1
     except FileNotFoundError:
         pass
-    return runs, count
+    return runs, begun
 
 
 def outcome_of(outcome, state, runs):

@@ -33,7 +33,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "support"), os.path.join(ROOT, "examples", "producers", "python")]
 import node_producer  # noqa: E402
 from cluster import Cluster, Failure, expected, show, wait_for  # noqa: E402
-from flows import FLOWS, Oracle, differences, outcome_of, read_log  # noqa: E402
+from flows import FLOWS, RETRIED, Oracle, differences, outcome_of, read_log  # noqa: E402
 from load import variant  # noqa: E402
 from proxy import Hub  # noqa: E402
 from selinon_producer import Producer  # noqa: E402
@@ -273,9 +273,9 @@ class Torture:
         return settled, told, len(results)
 
     def judge_flows(self, settled, told):
-        """When all has ended, what nobody waited for too. (flows, their runs, executions, how many outcomes there are)."""
+        """When all has ended, what nobody waited for too."""
         oracle = Oracle(self.options.programs, self.options.modules, self.cluster.folder)
-        runs, executions = read_log(self.cluster.runs_path)
+        runs, begun = read_log(self.cluster.runs_path)
         wrong, count, run_count = [], 0, 0
         for id_, (flow, n) in settled.items():
             if flow not in self.options.flows:
@@ -290,7 +290,11 @@ class Torture:
             count, run_count = count + 1, run_count + len(runs[n])
         if wrong:
             raise Failure(f"{len(wrong)} flows of {count} came to something else:\n" + "\n".join(wrong[:10]))
-        return {"flows": count, "runs": run_count, "executions": executions, "outcomes": len(oracle.known)}
+        again = [key for key, times in begun.items() if times > 1]
+        wrong = again if self.options.once == "all" else [key for key in again if key[1] not in RETRIED] if self.options.once else []
+        if wrong:
+            raise Failure(f"{len(wrong)} runs of flows ran again: {wrong[:5]}")
+        return {"flows": count, "runs": run_count, "ran_again": len(again), "outcomes": len(oracle.known)}
 
     def count_executions(self, settled):
         """How many tasks ran a try more than once: (the one that ended it, one that asked for another)."""

@@ -150,9 +150,10 @@ static int note(struct sel_task *task, const struct seen *seen)
     char line[LINE_MAX_SIZE];
     if (!path)
         return 0;
-    int n = snprintf(line, sizeof(line), "%lld %s %s %s %016llx %ld\n", (long long)seen->n,
+    int n = snprintf(line, sizeof(line), "%lld %s %s %s %016llx %u %ld\n", (long long)seen->n,
                      sel_task_id(task), sel_task_flow_name(task), sel_task_name(task),
-                     (unsigned long long)seen->digest, (long)getpid());
+                     (unsigned long long)seen->digest, (unsigned)sel_task_retried_count(task),
+                     (long)getpid());
     if (n < 0 || (size_t)n >= sizeof(line))
         return sel_fail(task, "NoteError", "the line is too long");
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
