@@ -4,6 +4,7 @@
 #include <ftw.h>
 #include <poll.h>
 #include <selinon/client.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,14 +13,18 @@
 #include <unistd.h>
 
 #include "core/buf.h"
+#include "core/hash.h"
+#include "core/prng.h"
 #include "storage/storage.h"
 #include "tests/runner/flow_seen.h"
 #include "tests/runner/process.h"
 
-#define END_MS_MAX 60000 /* nothing takes so long unless it is broken */
-#define LOOK_US 100000   /* how often it is looked whether the processes live */
-#define SOCKET_SIZE 100u /* of the path of a socket: the system has room for 107 */
-#define LOG_SHOWN 1500u  /* the end of a log, with a failure */
+#define END_MS_MAX 60000  /* nothing takes so long unless it is broken */
+#define LOOK_US 100000    /* how often it is looked whether the processes live */
+#define SOCKET_SIZE 100u  /* of the path of a socket: the system has room for 107 */
+#define KILLS_MAX 4       /* of a case, with --kill */
+#define KILL_US_MAX 30000 /* between two of them: most cases take about as long */
+#define LOG_SHOWN 1500u   /* the end of a log, with a failure */
 
 extern char **environ;
 
@@ -29,6 +34,9 @@ struct cluster {
     const char *endpoint, *report, *state, *broker_log;
     int watch_fd; /* tells when something in the folder changes */
     struct sel_runner_process broker;
+    uint32_t broker_starts;
+    struct sel_prng prng; /* with --kill */
+    uint32_t kills;       /* still to come */
     struct sel_runner_process workers[SEL_RUNNER_WORKERS_MAX];
     const char *worker_logs[SEL_RUNNER_WORKERS_MAX];
     uint32_t worker_count;
@@ -208,18 +216,19 @@ static bool wait_for_text(struct cluster *u, const struct sel_runner_process *pr
 
 static bool start_broker(struct cluster *u)
 {
-    const char *const argv[] = {program(u, "selinon-broker"),
-                                "--journal",
-                                in_folder(u, "journal"),
-                                "--listen",
-                                u->endpoint,
-                                "--query",
-                                sel_arena_printf(&u->c->arena, "ipc://%s/q", u->folder),
-                                NULL};
+    enum { COUNT_ALWAYS = 7 };
+    const char *argv[] = {program(u, "selinon-broker"), "--journal", in_folder(u, "journal"),
+                          "--listen", u->endpoint, "--query",
+                          sel_arena_printf(&u->c->arena, "ipc://%s/q", u->folder),
+                          /* with --kill: the dead are missed soon, and nothing is given up */
+                          "--lease", "200ms", "--poison-max", "15", NULL};
+    if (!u->c->options->kill)
+        argv[COUNT_ALWAYS] = NULL;
     int r = sel_runner_process_start(&u->broker, argv, environ, u->broker_log);
     if (r < 0)
         sel_flow_case_fail(u->c, "broker", sel_error_text(r));
-    return r == 0 && wait_for_text(u, &u->broker, u->broker_log, "broker.ready", 1);
+    return r == 0 &&
+           wait_for_text(u, &u->broker, u->broker_log, "broker.ready", ++u->broker_starts);
 }
 
 /* The variables of the case come first, so that they win. */
@@ -244,7 +253,8 @@ static char **make_env(struct cluster *u)
     return env;
 }
 
-static bool start_worker(struct cluster *u)
+/* Worker `index`, in place of one that is dead or for the first time. */
+static bool start_worker(struct cluster *u, uint32_t index)
 {
     const struct sel_runner_options *o = u->c->options;
     const char *const argv[] = {program(u, "selinon-worker"),
@@ -268,15 +278,16 @@ static bool start_worker(struct cluster *u)
                                 "30",
                                 "--no-supervisor",
                                 NULL};
-    const char *log =
-        sel_arena_printf(&u->c->arena, "%s/worker-%u.log", u->folder, u->worker_count);
+    const char *log = sel_arena_printf(&u->c->arena, "%s/worker-%u.log", u->folder, index);
     int r = SEL_ENOMEM;
     if (u->env && log)
-        r = sel_runner_process_start(&u->workers[u->worker_count], argv, u->env, log);
+        r = sel_runner_process_start(&u->workers[index], argv, u->env, log);
     if (r < 0)
         sel_flow_case_fail(u->c, "worker", sel_error_text(r));
     else
-        u->worker_logs[u->worker_count++] = log;
+        u->worker_logs[index] = log;
+    if (r == 0 && index == u->worker_count)
+        u->worker_count++;
     return r == 0;
 }
 
@@ -285,7 +296,7 @@ static bool start_workers(struct cluster *u)
     uint32_t count = u->c->options->workers;
     u->env = make_env(u);
     for (uint32_t i = 0; i < count; i++) {
-        if (!start_worker(u))
+        if (!start_worker(u, i))
             return false;
     }
     for (uint32_t i = 0; i < count; i++) { /* so that all of them take part */
@@ -315,6 +326,8 @@ static void stop_one(struct cluster *u, struct sel_runner_process *process, cons
 {
     if (!sel_runner_process_stop(process, END_MS_MAX))
         fail_with_log(u, what, "it does not end", log);
+    else if (u->c->options->kill && process->status == -SIGTERM)
+        return; /* it had not begun yet */
     else if (process->status != 0)
         fail_with_log(u, what,
                       sel_arena_printf(&u->c->arena, "it ended with status %d", process->status),
@@ -334,6 +347,19 @@ static void end_all(struct cluster *u)
     for (uint32_t i = 0; i < u->worker_count; i++)
         sel_runner_process_done(&u->workers[i]);
     sel_runner_process_done(&u->broker);
+}
+
+/* One of them dies and begins anew. */
+static bool kill_one(struct cluster *u)
+{
+    uint32_t index = (uint32_t)sel_prng_below(&u->prng, u->worker_count + 1);
+    u->kills--;
+    if (index < u->worker_count) {
+        sel_runner_process_done(&u->workers[index]);
+        return start_worker(u, index);
+    }
+    sel_runner_process_done(&u->broker);
+    return start_broker(u);
 }
 
 /* ---- the producer ---- */
@@ -382,15 +408,18 @@ static struct sel_client_batch *wait_for_result(struct cluster *u)
     int64_t end_us = now_us() + (int64_t)END_MS_MAX * 1000;
     struct sel_client_batch *batch = NULL;
     while (now_us() < end_us) {
-        int64_t n = sel_client_next(u->client, &batch, LOOK_US);
+        int64_t wait_us = LOOK_US;
+        if (u->kills > 0)
+            wait_us = (int64_t)sel_prng_below(&u->prng, KILL_US_MAX);
+        int64_t n = sel_client_next(u->client, &batch, wait_us);
         if (n == 1)
             return batch;
-        if (n != -ETIMEDOUT) {
+        if (n != -ETIMEDOUT && n != -EAGAIN) {
             sel_flow_case_fail(u->c, "producer",
                                n < 0 ? sel_client_error_text((int)n) : "no result will come");
             return NULL;
         }
-        if (!do_all_live(u))
+        if (!do_all_live(u) || (u->kills > 0 && !kill_one(u)))
             return NULL;
     }
     fail_with_log(u, "the flow does not end", "the first worker says:", u->worker_logs[0]);
@@ -440,7 +469,7 @@ static void compare(struct cluster *u, const struct sel_client_result *result)
     top.state = payload_of(u, result);
     if (sel_runner_read_file(&u->c->arena, u->report, &text, &err) < 0)
         sel_flow_case_fail(u->c, "report", err.text);
-    sel_flow_seen_init(&seen, u->c);
+    sel_flow_seen_init(&seen, u->c, u->c->options->kill);
     sel_flow_seen_read(&seen, text);
     if (sel_flow_case_is_refused(u->c))
         expect_refusal(u, &top.state, &seen);
@@ -469,7 +498,7 @@ static void expect_refused_worker(struct cluster *u)
 {
     struct sel_str log = {0};
     u->env = make_env(u);
-    if (!start_worker(u))
+    if (!start_worker(u, 0))
         return;
     struct sel_runner_process *worker = &u->workers[0];
     const char *path = u->worker_logs[0];
@@ -483,6 +512,10 @@ static void expect_refused_worker(struct cluster *u)
 void sel_flow_cluster_run(struct sel_flow_case *c)
 {
     struct cluster u = {.c = c, .watch_fd = -1};
+    if (c->options->kill) {
+        u.prng.state = c->options->seed ^ sel_hash_bytes(c->name, strlen(c->name), 0);
+        u.kills = KILLS_MAX;
+    }
     if (c->system && !sel_flow_case_flow(c))
         sel_flow_case_fail(c, "the flow", "there is none of this name");
     else if (make_folder(&u) && c->system)

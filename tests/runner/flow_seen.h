@@ -17,6 +17,11 @@ struct sel_flow_begun {
 /* All of it is in the arena of the case. */
 struct sel_flow_seen {
     struct sel_flow_case *c;
+    /* Processes died: what was seen may have been seen twice, some of it not at all. Executions are
+     * those of different runs and tries, ends and stored results different ones; events and starts
+     * are not compared, and nothing is too late. */
+    bool is_disturbed;
+    struct sel_map tries;        /* "ID TRY" of executions, if so */
     struct sel_map result_index; /* id of a run -> position in results */
     struct sel_value_builder results, executions, ends, stored;
     uint64_t events[SEL_TRACE_COUNT];
@@ -25,7 +30,7 @@ struct sel_flow_seen {
     int64_t first_us, last_end_us; /* the first line; the last end of a task or flow */
 };
 
-void sel_flow_seen_init(struct sel_flow_seen *seen, struct sel_flow_case *c);
+void sel_flow_seen_init(struct sel_flow_seen *seen, struct sel_flow_case *c, bool is_disturbed);
 void sel_flow_seen_done(struct sel_flow_seen *seen);
 /* Takes the whole report in; `text` lives as long as the case. What is wrong with it fails the
  * case. */

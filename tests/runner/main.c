@@ -40,6 +40,8 @@ static int usage(FILE *out)
           "                  started for each case; engine if not given\n"
           "  --workers N     cluster: that many workers; 2 if not given\n"
           "  --speed N       cluster: delays pass so many times as fast; 100 if not given\n"
+          "  --kill SEED     cluster: kill processes at moments drawn from SEED and start them "
+          "again\n"
           "  --keep          cluster: leave logs and files of cases that failed\n\n"
           "topics:\n",
           out);
@@ -103,6 +105,9 @@ static bool parse_option(int letter, struct sel_runner_options *options)
     case 'k':
         options->keep = true;
         return true;
+    case 'd':
+        options->kill = true;
+        return parse_number(optarg, UINT64_MAX, &options->seed);
     default:
         return false;
     }
@@ -112,22 +117,18 @@ static bool parse_option(int letter, struct sel_runner_options *options)
 static bool parse_options(int argc, char **argv, struct sel_runner_options *options, bool *ret_help)
 {
     static const struct option known[] = {
-        {"shuffle", required_argument, NULL, 's'},
-        {"threads", required_argument, NULL, 't'},
-        {"only", required_argument, NULL, 'o'},
-        {"runtime", required_argument, NULL, 'r'},
-        {"workers", required_argument, NULL, 'w'},
-        {"speed", required_argument, NULL, 'f'},
-        {"keep", no_argument, NULL, 'k'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"shuffle", required_argument, NULL, 's'}, {"threads", required_argument, NULL, 't'},
+        {"only", required_argument, NULL, 'o'},    {"runtime", required_argument, NULL, 'r'},
+        {"workers", required_argument, NULL, 'w'}, {"speed", required_argument, NULL, 'f'},
+        {"kill", required_argument, NULL, 'd'},    {"keep", no_argument, NULL, 'k'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
         *ret_help = c == 'h';
         if (*ret_help || !parse_option(c, options))
             return *ret_help;
     }
-    return argc - optind == 2 && !(options->shuffle && options->is_cluster);
+    return argc - optind == 2 && !(options->is_cluster ? options->shuffle : options->kill);
 }
 
 int main(int argc, char **argv)

@@ -26,6 +26,7 @@ struct sel_runner_options {
     bool keep;        /* --keep: leave the folders of cases that failed */
     uint32_t workers; /* --workers N processes, 1 or more; 2 if not given */
     uint32_t speed;   /* --speed N: delays pass so many times as fast */
+    bool kill;        /* --kill SEED: processes die at moments drawn from `seed` */
 };
 
 struct sel_runner_report {

@@ -48,7 +48,7 @@ static void compare(struct engine_run *run, const struct sel_executor_report *re
         sel_flow_case_fail(run->c, "report", err.text);
     if (sel_mock_report_lost(run->report) > 0)
         sel_flow_case_fail(run->c, "report", "lines are missing");
-    sel_flow_seen_init(&seen, run->c);
+    sel_flow_seen_init(&seen, run->c, false);
     sel_flow_seen_read(&seen, text);
     sel_flow_seen_compare(&seen, &top);
     sel_flow_seen_done(&seen);
