@@ -430,6 +430,16 @@ def trial_large_decision(cluster):
     show("large decision", started_before=started, **large.finish())
 
 
+def trial_million_nodes(cluster):
+    """A flow of a million nodes, started by one decision: its dispatcher is killed in the middle; nobody is held up."""
+    large = Large(cluster, 1000000)
+    large.wait_started()
+    large.run()
+    large.wait_ended(0.5)
+    large.kill_decider()
+    show("million nodes", **large.finish())
+
+
 # ---- what is lost, is told ----
 
 def trial_memory_level(cluster):
