@@ -29,6 +29,8 @@ struct pen {
     uint32_t node_count;
     uint32_t eager, nowait; /* a node, or SEL_NONE */
     bool foreach_results;   /* some sub-flow gets items as arguments */
+    bool starts_alone;      /* with one run of one task */
+    struct sel_prng more;   /* of what was added later: other draws stay what they were */
 };
 
 static bool is_flow(uint32_t node)
@@ -130,7 +132,8 @@ static void write_condition(struct pen *pen, const uint32_t *from, uint32_t coun
     }
 }
 
-static void write_edge(struct pen *pen, const uint32_t *from, uint32_t from_count,
+/* Whether it has a foreach. */
+static bool write_edge(struct pen *pen, const uint32_t *from, uint32_t from_count,
                        const uint32_t *to, uint32_t to_count, uint32_t condition_chance)
 {
     struct sel_buf *buf = &pen->plot->flows;
@@ -141,7 +144,8 @@ static void write_edge(struct pen *pen, const uint32_t *from, uint32_t from_coun
     put_list(buf, to, to_count);
     if (chance(pen, condition_chance))
         write_condition(pen, from, from_count);
-    if (chance(pen, 120)) {
+    bool has_foreach = chance(pen, 120);
+    if (has_foreach) {
         bool only_flows = true;
         for (uint32_t i = 0; i < to_count; i++)
             only_flows &= is_flow(to[i]);
@@ -151,6 +155,7 @@ static void write_edge(struct pen *pen, const uint32_t *from, uint32_t from_coun
                        gives ? ", propagate_result: true" : "");
     }
     sel_buf_put_c(buf, "}\n");
+    return has_foreach;
 }
 
 /* Some of the first `bound` nodes, none twice. */
@@ -192,13 +197,14 @@ static void write_edges(struct pen *pen)
     uint32_t from[3], to[2];
     sel_buf_put_c(&pen->plot->flows, "    edges:\n");
     uint32_t started = pen->node_count > 2 && chance(pen, 500) ? 2 : 1;
-    write_edge(pen, NULL, 0, pen->nodes, started, 100);
+    bool has_foreach = write_edge(pen, NULL, 0, pen->nodes, started, 100);
+    pen->starts_alone = started == 1 && !has_foreach && !is_flow(pen->nodes[0]);
     for (uint32_t i = started; i < pen->node_count; i++) {
         uint32_t count = choose(pen, i, 1 + below(pen, 3), from);
         to[0] = pen->nodes[i];
         to[1] = pen->nodes[below(pen, 2) ? i : below(pen, i + 1)];
         bool is_twice = count && to[1] == to[0] && chance(pen, 100);
-        write_edge(pen, from, count, to, is_twice ? 2 : 1, 350);
+        (void)write_edge(pen, from, count, to, is_twice ? 2 : 1, 350);
     }
     for (uint32_t i = 1; i < pen->node_count; i++) { /* back, as long as the row is short */
         if (is_flow(pen->nodes[i]) || pen->nodes[i] == pen->nowait || !chance(pen, 120))
@@ -263,6 +269,8 @@ static void write_options(struct pen *pen)
     if (pen->options->has_waits && chance(pen, 150))
         sel_buf_printf(buf, "    sampling: {name: constant, args: {retry: %u}}\n",
                        1 + below(pen, 2));
+    if (pen->starts_alone && pen->nowait != pen->nodes[0] && sel_draw_chance(&pen->more, 150))
+        sel_buf_put_c(buf, "    node_args_from_first: true\n");
     if (pen->nowait != SEL_NONE) {
         sel_buf_put_c(buf, "    nowait: ");
         put_node(buf, pen->nowait);
@@ -307,6 +315,7 @@ static int try_draw(struct sel_plot *plot, struct sel_prng *prng,
                     const struct sel_plot_options *options)
 {
     struct pen pen = {.plot = plot, .prng = prng, .options = options};
+    pen.more.state = prng->state ^ UINT64_C(0x303e);
     sel_buf_clear(&plot->nodes);
     sel_buf_clear(&plot->flows);
     pen.task_count = 2 + below(&pen, TASKS_MAX - 1);
