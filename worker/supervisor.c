@@ -65,6 +65,19 @@ static void log_tasks(const struct supervisor *s, struct sel_str notes, uint32_t
     }
 }
 
+/* Sessions are of threads, deaths of processes: of a thread that was not to blame the broker must
+ * not think that nobody was, and suspect what it had. */
+static void acquit_others(struct supervisor *s)
+{
+    static const char nobody[SEL_WIRE_HELD_SIZE];
+    for (uint32_t i = 0; i < s->life.page->thread_count; i++) {
+        struct sel_buf *notes = &s->life.notes[i];
+        if (notes->n == 0)
+            sel_buf_put(notes, nobody, sizeof(nobody));
+        s->life.crashed[i] = sel_buf_str(notes);
+    }
+}
+
 /* What of earlier lives the broker has not heard is kept beside. */
 static void take_notes(struct supervisor *s, int status)
 {
@@ -78,6 +91,8 @@ static void take_notes(struct supervisor *s, int status)
         log_tasks(s, s->life.crashed[i], count);
         total += count;
     }
+    if (total)
+        acquit_others(s);
     log_death(s, status, total);
 }
 
