@@ -21,7 +21,7 @@ void sel_broker_task_attach(struct sel_broker *b, uint32_t i, struct sel_broker_
         sel_broker_task_at(b, s->task_first)->prev = i;
     s->task_first = i;
     if (task->kind == SEL_KIND_FLOW)
-        s->flows_in_flight += !sel_broker_is_child(task);
+        s->flows_in_flight++;
     else
         s->in_flight++;
     sel_broker_task_set_state(b, i, SEL_TASK_DELIVERED);
@@ -42,7 +42,7 @@ void sel_broker_task_detach(struct sel_broker *b, uint32_t i)
     task->holder = SEL_NONE;
     sel_broker_task_set_state(b, i, SEL_TASK_HELD); /* in no list; the caller knows where it goes */
     if (task->kind == SEL_KIND_FLOW) {
-        s->flows_in_flight -= !sel_broker_is_child(task);
+        s->flows_in_flight--;
         sel_broker_flow_disown(b, task->flow);
     } else if (--s->in_flight == 0) {
         s->is_alone = false;
@@ -274,16 +274,9 @@ static bool can_take(const struct sel_broker *b, const struct sel_broker_session
     return is_ready(b, s) && !s->is_alone && s->in_flight < s->window;
 }
 
-static bool can_take_flows(const struct sel_broker *b, const struct sel_broker_session *s)
+static bool can_take_flow(const struct sel_broker *b, const struct sel_broker_session *s)
 {
-    return is_ready(b, s) && s->flows > 0;
-}
-
-/* Sub-flows are given beyond the limit: what fills it may wait for them. */
-static bool can_take_flow(const struct sel_broker *b, const struct sel_broker_session *s,
-                          uint32_t i)
-{
-    return s->flows_in_flight < s->flows || sel_broker_is_child(sel_broker_task_at(b, i));
+    return is_ready(b, s) && s->flows_in_flight < s->flows;
 }
 
 /* A worker that has nothing and serves the queue; NULL: none. */
@@ -340,18 +333,13 @@ static bool serve(struct sel_broker *b, struct sel_broker_session *s, uint32_t *
 /* The same for flows. */
 static bool serve_flows(struct sel_broker *b, struct sel_broker_session *s, uint32_t *given)
 {
-    uint32_t passed = SEL_NONE; /* the first queue since then that had none it may take */
-    for (uint32_t n = 0; n < CHUNK && can_take_flows(b, s); n++) {
+    for (uint32_t n = 0; n < CHUNK && can_take_flow(b, s); n++) {
         uint32_t queue =
             sel_broker_queue_set_next(&b->ready_flows, &s->serves_flows, s->flow_rotor);
-        if (queue == SEL_NONE || queue == passed)
+        if (queue == SEL_NONE)
             return false;
         s->flow_rotor = queue + 1;
         uint32_t i = sel_broker_queue_first(b, queue);
-        if (!can_take_flow(b, s, i)) {
-            passed = passed == SEL_NONE ? queue : passed;
-            continue;
-        }
         if (!suits(b, s, i)) {
             sel_broker_queue_remove(b, i);
             sel_broker_task_wait_for_another(b, i);
@@ -359,10 +347,9 @@ static bool serve_flows(struct sel_broker *b, struct sel_broker_session *s, uint
         }
         if (give(b, s, i) < 0)
             return false;
-        passed = SEL_NONE;
         (*given)++;
     }
-    return can_take_flows(b, s);
+    return can_take_flow(b, s);
 }
 
 void sel_broker_dispatch(struct sel_broker *b)
@@ -378,7 +365,7 @@ void sel_broker_dispatch(struct sel_broker *b)
             struct sel_broker_session *s = b->sessions[b->workers[place]];
             if (can_take(b, s))
                 more |= serve(b, s, &given);
-            if (can_take_flows(b, s))
+            if (can_take_flow(b, s))
                 more |= serve_flows(b, s, &given);
         }
         b->worker_rotor++; /* who is asked first changes */

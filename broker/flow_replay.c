@@ -110,16 +110,14 @@ static int replay_submit(struct sel_broker *b, const struct sel_mutation *m,
     entry->flow->is_nowait = m->flags & SEL_MUTATION_NOWAIT;
     sel_broker_flow_set_name(b, entry->flow, sel_wire_find_field(m->fields, SEL_FIELD_TASK));
     uint16_t attempt = entry->flow->current ? entry->flow->current->attempt : m->try_count;
-    int r = 0;
-    if (m->flags & SEL_MUTATION_CHILD) { /* its place in the queue depends on that */
+    int r = sel_broker_replay_submit(b, m, i, place);
+    entry->try_count = attempt;
+    if (r == 0 && m->flags & SEL_MUTATION_CHILD) {
         if (!sel_wire_find_run(m->fields, &run) || run.attempt > UINT16_MAX)
             return SEL_EFORMAT;
         entry->flow->run_flags = run.flags;
         r = link_parent(b, entry->flow, run.flow, run.attempt, run.ordinal);
     }
-    if (r == 0)
-        r = sel_broker_replay_submit(b, m, i, place);
-    entry->try_count = attempt;
     return r;
 }
 

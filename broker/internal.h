@@ -206,7 +206,7 @@ struct sel_queue {
     struct sel_str name;
     struct sel_lane *lanes; /* descending priority; emptied ones stay */
     uint32_t lane_count, lane_cap;
-    uint32_t *back; /* a heap of those that were put back, and of sub-flows */
+    uint32_t *back; /* a heap of those that were put back */
     uint32_t back_count, back_cap;
     uint64_t depth;
     uint64_t submitted, finished, failed;
@@ -269,7 +269,7 @@ struct sel_broker_session {
     uint64_t ready_batch; /* gets nothing before that is committed */
     bool is_draining, is_stalled, is_alone;
     struct sel_queue_set serves_flows;
-    uint32_t flows, flows_in_flight, flow_rotor; /* that it takes; has; no sub-flows */
+    uint32_t flows, flows_in_flight, flow_rotor; /* that it takes; has */
     struct sel_flow_pump *pump;                  /* a ring */
     uint32_t pump_head, pump_count, pump_cap;
     bool in_pumps;
@@ -463,11 +463,6 @@ void sel_broker_tasks_done(struct sel_task_table *t);
 static inline struct sel_task_entry *sel_broker_task_at(const struct sel_broker *b, uint32_t i)
 {
     return &b->tasks.chunks[i >> SEL_TASK_CHUNK_BITS][i & (SEL_TASK_CHUNK - 1)];
-}
-/* Whether it is a sub-flow. */
-static inline bool sel_broker_is_child(const struct sel_task_entry *entry)
-{
-    return entry->kind == SEL_KIND_FLOW && entry->flow->parent;
 }
 /* SEL_NONE: no such id. */
 uint32_t sel_broker_task_find(const struct sel_broker *b, struct sel_id id);

@@ -136,15 +136,10 @@ void sel_broker_queues_done(struct sel_broker *b)
     sel_broker_queue_set_done(&b->ready_flows);
 }
 
-/* ---- those that were put back, and sub-flows: a heap by (priority, sequence) ---- */
+/* ---- those that were put back: a heap by (priority, sequence) ---- */
 
-/* Sub-flows go before all others: flows that are under way wait for them, and hold room at
- * dispatchers meanwhile. */
 static bool is_before(const struct sel_task_entry *x, const struct sel_task_entry *y)
 {
-    bool is_child = sel_broker_is_child(x);
-    if (is_child != sel_broker_is_child(y))
-        return is_child;
     return x->priority != y->priority ? x->priority > y->priority : x->sequence < y->sequence;
 }
 
@@ -240,7 +235,7 @@ static void push_anywhere(struct sel_broker *b, struct sel_queue *q, uint32_t ta
         lane = &q->lanes[q->lane_count - 1];
         entry->priority = lane->priority;
     }
-    if ((!is_in_order(b, lane, entry) || sel_broker_is_child(entry)) &&
+    if (!is_in_order(b, lane, entry) &&
         sel_mem_grow(&q->back, &q->back_cap, (uint64_t)q->back_count + 1, sizeof(*q->back))) {
         entry->flags |= SEL_TASK_PUT_BACK;
         back_rise(b, q, q->back_count++, task);
