@@ -319,8 +319,12 @@ int sel_broker_session_serve(struct sel_broker *b, struct sel_broker_session *s,
     int r = s->slots ? serve_one(b, &s->serves, queue, serves) : 0;
     if (r < 0 || s->flows == 0)
         return r;
-    uint32_t twin = sel_broker_queue_of_flows(b, queue);
-    return twin == SEL_NONE ? SEL_ENOMEM : serve_one(b, &s->serves_flows, twin, serves);
+    static const enum sel_queue_kind kinds[] = {SEL_QUEUE_FLOWS, SEL_QUEUE_SUBFLOWS};
+    for (size_t i = 0; r == 0 && i < SEL_COUNT(kinds); i++) {
+        uint32_t twin = sel_broker_queue_twin(b, queue, kinds[i]);
+        r = twin == SEL_NONE ? SEL_ENOMEM : serve_one(b, &s->serves_flows, twin, serves);
+    }
+    return r;
 }
 
 uint64_t sel_broker_on_want(struct sel_broker *b, struct sel_broker_session *s,

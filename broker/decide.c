@@ -238,7 +238,7 @@ static int make_child(struct taking *g, const struct sel_decision_start *start)
         r = describe_child(g, start);
     if (r < 0)
         return r;
-    uint32_t queue = sel_broker_queue_of_flows(b, queue_of(g->s, start->queue));
+    uint32_t queue = sel_broker_queue_twin(b, queue_of(g->s, start->queue), SEL_QUEUE_SUBFLOWS);
     uint32_t i = queue == SEL_NONE ? SEL_NONE : new_entry(g, queue, start->child);
     if (i == SEL_NONE || !sel_broker_flow_init(b, i))
         return SEL_ENOMEM;
@@ -395,6 +395,8 @@ static void count_starts(struct taking *g)
         }
         if (g->groups[i])
             sel_broker_group_unref(b, g->groups[i], 1);
+        else if (!(start.flags & SEL_START_NOWAIT))
+            sel_broker_flow_set_waits(b, g->flow, g->flow->waits_for + 1);
         g->t->next_ordinal = start.ordinal + start.count;
         b->stats.submitted += start.count;
         b->queues[sel_broker_task_at(b, b->fresh[at - 1])->queue].submitted += start.count;

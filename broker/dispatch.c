@@ -20,10 +20,10 @@ void sel_broker_task_attach(struct sel_broker *b, uint32_t i, struct sel_broker_
     if (s->task_first != SEL_NONE)
         sel_broker_task_at(b, s->task_first)->prev = i;
     s->task_first = i;
-    if (task->kind == SEL_KIND_FLOW)
-        s->flows_in_flight++;
-    else
+    if (task->kind != SEL_KIND_FLOW)
         s->in_flight++;
+    else if (task->flow->waits_for == 0)
+        s->flows_in_flight++;
     sel_broker_task_set_state(b, i, SEL_TASK_DELIVERED);
 }
 
@@ -42,7 +42,7 @@ void sel_broker_task_detach(struct sel_broker *b, uint32_t i)
     task->holder = SEL_NONE;
     sel_broker_task_set_state(b, i, SEL_TASK_HELD); /* in no list; the caller knows where it goes */
     if (task->kind == SEL_KIND_FLOW) {
-        s->flows_in_flight--;
+        s->flows_in_flight -= task->flow->waits_for == 0;
         sel_broker_flow_disown(b, task->flow);
     } else if (--s->in_flight == 0) {
         s->is_alone = false;
@@ -279,6 +279,21 @@ static bool can_take_flow(const struct sel_broker *b, const struct sel_broker_se
     return is_ready(b, s) && s->flows_in_flight < s->flows;
 }
 
+/* The next queue of flows for the worker, those of sub-flows first; SEL_NONE: none. */
+static uint32_t next_flow_queue(const struct sel_broker *b, const struct sel_broker_session *s)
+{
+    if (!can_take_flow(b, s))
+        return SEL_NONE;
+    uint32_t first = sel_broker_queue_set_next(&b->ready_flows, &s->serves_flows, s->flow_rotor);
+    uint32_t queue = first;
+    while (queue != SEL_NONE && b->queues[queue].kind != SEL_QUEUE_SUBFLOWS) {
+        queue = sel_broker_queue_set_next(&b->ready_flows, &s->serves_flows, queue + 1);
+        if (queue == first)
+            break;
+    }
+    return queue;
+}
+
 /* A worker that has nothing and serves the queue; NULL: none. */
 static struct sel_broker_session *idle_worker(const struct sel_broker *b, uint32_t queue)
 {
@@ -333,9 +348,8 @@ static bool serve(struct sel_broker *b, struct sel_broker_session *s, uint32_t *
 /* The same for flows. */
 static bool serve_flows(struct sel_broker *b, struct sel_broker_session *s, uint32_t *given)
 {
-    for (uint32_t n = 0; n < CHUNK && can_take_flow(b, s); n++) {
-        uint32_t queue =
-            sel_broker_queue_set_next(&b->ready_flows, &s->serves_flows, s->flow_rotor);
+    for (uint32_t n = 0; n < CHUNK; n++) {
+        uint32_t queue = next_flow_queue(b, s);
         if (queue == SEL_NONE)
             return false;
         s->flow_rotor = queue + 1;
@@ -349,7 +363,7 @@ static bool serve_flows(struct sel_broker *b, struct sel_broker_session *s, uint
             return false;
         (*given)++;
     }
-    return can_take_flow(b, s);
+    return next_flow_queue(b, s) != SEL_NONE;
 }
 
 void sel_broker_dispatch(struct sel_broker *b)
@@ -365,7 +379,7 @@ void sel_broker_dispatch(struct sel_broker *b)
             struct sel_broker_session *s = b->sessions[b->workers[place]];
             if (can_take(b, s))
                 more |= serve(b, s, &given);
-            if (can_take_flow(b, s))
+            if (s->flows)
                 more |= serve_flows(b, s, &given);
         }
         b->worker_rotor++; /* who is asked first changes */

@@ -192,6 +192,7 @@ void sel_broker_flow_set_try(struct sel_broker *b, uint32_t i, struct sel_flow_t
     struct sel_flow *flow = sel_broker_task_at(b, i)->flow;
     struct sel_flow_try *old = flow->current;
     sel_broker_flow_disown(b, flow);
+    sel_broker_flow_set_waits(b, flow, 0);
     flow->current = t;
     if (old) {
         forget_try(b, old);
@@ -213,9 +214,24 @@ void sel_broker_flow_gone(struct sel_broker *b, uint32_t i)
 
 /* ---- what is open below a flow ---- */
 
-static void be_done(struct sel_broker *b, struct sel_flow *flow)
+void sel_broker_flow_set_waits(struct sel_broker *b, struct sel_flow *flow, uint32_t count)
+{
+    bool waited = flow->waits_for > 0, waits = count > 0;
+    flow->waits_for = count;
+    if (waited == waits || flow->entry == SEL_NONE)
+        return;
+    const struct sel_task_entry *entry = sel_broker_task_at(b, flow->entry);
+    if (entry->state != SEL_TASK_DELIVERED)
+        return;
+    struct sel_broker_session *s = b->sessions[entry->holder];
+    s->flows_in_flight = waits ? s->flows_in_flight - 1 : s->flows_in_flight + 1;
+}
+
+void sel_broker_flow_be_done(struct sel_broker *b, struct sel_flow *flow)
 {
     flow->is_done = true;
+    sel_broker_piece_unref(b, flow->args); /* no run is left that could need them */
+    flow->args = SEL_NONE;
     if (flow->has_tree_pin) {
         flow->has_tree_pin = false;
         sel_broker_task_release_all(b, flow->entry);
@@ -233,7 +249,7 @@ void sel_broker_flow_count_closed(struct sel_broker *b, struct sel_flow *flow)
         if (!is_over || flow->is_done)
             return;
         struct sel_flow_try *parent = flow->parent;
-        be_done(b, flow);
+        sel_broker_flow_be_done(b, flow);
         if (!parent)
             return;
         flow = parent->flow;
@@ -301,11 +317,12 @@ static void flow_ended(struct sel_broker *b, uint32_t i)
         flow->has_tree_pin = true;
         sel_broker_task_pin(b, i);
     } else {
-        flow->is_done = true;
+        sel_broker_flow_be_done(b, flow);
     }
     if (!parent)
         return;
     if (sel_broker_try_is_current(parent) && !flow->is_nowait) {
+        sel_broker_flow_set_waits(b, parent->flow, parent->flow->waits_for - 1);
         sel_broker_task_pin(b, i);
         sel_broker_try_add_ended(b, parent, i);
     }

@@ -537,6 +537,14 @@ static void drop_unknown(struct sel_broker *b)
     }
 }
 
+static void count_child(struct sel_broker *b, const struct sel_flow *child)
+{
+    struct sel_flow_try *parent = child->parent;
+    parent->flow->open_count++;
+    if (!child->is_nowait && !has_ended(b, child->entry) && sel_broker_try_is_current(parent))
+        parent->flow->waits_for++;
+}
+
 static void count_open(struct sel_broker *b)
 {
     EACH_ENTRY(b, i)
@@ -547,7 +555,7 @@ static void count_open(struct sel_broker *b)
         if (entry->kind == SEL_KIND_RUN && entry->state != SEL_TASK_ENDED)
             entry->attempt->flow->open_count++;
         else if (entry->kind == SEL_KIND_FLOW && entry->flow->parent)
-            entry->flow->parent->flow->open_count++;
+            count_child(b, entry->flow);
     }
     EACH_ENTRY(b, i)
     {
@@ -555,7 +563,7 @@ static void count_open(struct sel_broker *b)
         if (entry->state != SEL_TASK_ENDED || entry->kind != SEL_KIND_FLOW ||
             entry->flow->open_count > 0 || entry->flow->is_done)
             continue;
-        entry->flow->is_done = true;
+        sel_broker_flow_be_done(b, entry->flow);
         if (entry->flow->parent)
             sel_broker_flow_count_closed(b, entry->flow->parent->flow);
     }

@@ -175,9 +175,9 @@ struct sel_flow {
     struct sel_flow_try *parent; /* a sub-flow: which attempt started it; NULL: a root */
     struct sel_flow *next_child, *prev_child; /* of the parent's attempt */
     uint32_t ordinal;                         /* there */
-    uint32_t
-        open_count; /* runs and sub-flows, of all attempts, that have not ended with all below */
-    uint32_t args;  /* piece: the arguments outlive the submit; SEL_NONE */
+    uint32_t waits_for;  /* sub-flows of its attempt: with some it takes none of a worker's room */
+    uint32_t open_count; /* runs and sub-flows, of all attempts, not ended with all below them */
+    uint32_t args;       /* piece: the arguments outlive the submit; SEL_NONE */
     uint16_t run_flags;
     uint8_t name_size;
     bool is_nowait, is_throttled, is_done, has_tree_pin;
@@ -202,6 +202,9 @@ struct sel_lane {
     uint32_t head, tail; /* tasks by sequence */
 };
 
+/* Of each name. Sub-flows have queues of their own: they go first, so that what is begun ends. */
+enum sel_queue_kind { SEL_QUEUE_TASKS, SEL_QUEUE_FLOWS, SEL_QUEUE_SUBFLOWS };
+
 struct sel_queue {
     struct sel_str name;
     struct sel_lane *lanes; /* descending priority; emptied ones stay */
@@ -210,9 +213,9 @@ struct sel_queue {
     uint32_t back_count, back_cap;
     uint64_t depth;
     uint64_t submitted, finished, failed;
-    uint32_t workers; /* sessions that serve it */
-    bool is_flows;
-    uint32_t twin; /* the queue of flows of that name; SEL_NONE: none yet */
+    uint32_t workers;  /* sessions that serve it */
+    uint8_t kind;      /* enum sel_queue_kind */
+    uint32_t twins[3]; /* of a queue of tasks: those of its name, by kind; SEL_NONE: none yet */
 };
 
 /* Bits by queue. */
@@ -269,8 +272,9 @@ struct sel_broker_session {
     uint64_t ready_batch; /* gets nothing before that is committed */
     bool is_draining, is_stalled, is_alone;
     struct sel_queue_set serves_flows;
-    uint32_t flows, flows_in_flight, flow_rotor; /* that it takes; has */
-    struct sel_flow_pump *pump;                  /* a ring */
+    uint32_t flows, flows_in_flight; /* that it takes; has, without those that wait for sub-flows */
+    uint32_t flow_rotor;
+    struct sel_flow_pump *pump; /* a ring */
     uint32_t pump_head, pump_count, pump_cap;
     bool in_pumps;
     uint64_t beat_count, turns;
@@ -496,8 +500,8 @@ void sel_broker_table32_remove(struct sel_table32 *t, uint32_t key);
 /* ---- queue.c ---- */
 /* The queue of that name, made if it is new; SEL_NONE: too many, or out of memory. */
 uint32_t sel_broker_queue_get(struct sel_broker *b, struct sel_str name);
-/* The queue of flows that has the name of a queue of tasks; as above. */
-uint32_t sel_broker_queue_of_flows(struct sel_broker *b, uint32_t queue);
+/* The queue of a kind that has the name of a queue of tasks; as above. */
+uint32_t sel_broker_queue_twin(struct sel_broker *b, uint32_t queue, enum sel_queue_kind kind);
 void sel_broker_queues_done(struct sel_broker *b);
 /* A task that is in no list. One that was delivered before goes where its sequence says. */
 void sel_broker_queue_push(struct sel_broker *b, uint32_t task);
@@ -763,6 +767,10 @@ void sel_broker_flow_count_closed(struct sel_broker *b, struct sel_flow *flow);
 void sel_broker_run_ended(struct sel_broker *b, uint32_t entry);
 /* To the ends that the owner is to hear of. */
 void sel_broker_try_add_ended(struct sel_broker *b, struct sel_flow_try *t, uint32_t entry);
+/* It waits for so many sub-flows. */
+void sel_broker_flow_set_waits(struct sel_broker *b, struct sel_flow *flow, uint32_t count);
+/* It has ended, and all that it has sent off. */
+void sel_broker_flow_be_done(struct sel_broker *b, struct sel_flow *flow);
 /* A consumed end is needed no more, or kept for its payload. */
 void sel_broker_run_consume(struct sel_broker *b, struct sel_flow_try *t, uint32_t entry);
 /* The entry of an end that was told and not consumed; SEL_NONE: there is none. */

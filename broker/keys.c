@@ -11,6 +11,8 @@ static uint64_t digest_half(const struct sel_wire_item *item, struct sel_str que
     uint64_t h = sel_hash_bytes(queue.p, queue.n, seed);
     h = sel_hash_bytes(item->task.p, item->task.n, h);
     h = sel_hash_bytes(item->content_type.p, item->content_type.n, h);
+    if (item->flags & SEL_ITEM_FLOW) /* never what a task of that name is */
+        h = sel_hash_bytes(item->selective.p, item->selective.n, ~h);
     return sel_hash_bytes(item->payload.p, item->payload.n, h);
 }
 

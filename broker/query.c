@@ -120,7 +120,8 @@ static int on_queues(struct sel_broker_question *query)
             continue; /* of ends that came without a SUBMIT */
         sel_value_begin_map(&map, query->arena);
         sel_value_put_c(&map, "name", sel_value_from_str(q->name));
-        sel_broker_put_bool(&map, "flows", q->is_flows);
+        sel_broker_put_bool(&map, "flows", q->kind == SEL_QUEUE_FLOWS);
+        sel_broker_put_bool(&map, "subflows", q->kind == SEL_QUEUE_SUBFLOWS);
         sel_broker_put_u64(&map, "depth", q->depth);
         sel_broker_put_u64(&map, "workers", q->workers);
         sel_broker_put_u64(&map, "submitted", q->submitted);

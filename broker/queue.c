@@ -83,9 +83,14 @@ static char *copy_name(struct sel_broker *b, struct sel_str name)
     return p;
 }
 
-static uint32_t queue_new(struct sel_broker *b, struct sel_str name, bool is_flows)
+static struct sel_queue_set *ready_set(struct sel_broker *b, enum sel_queue_kind kind)
 {
-    struct sel_queue_set *ready = is_flows ? &b->ready_flows : &b->ready_queues;
+    return kind == SEL_QUEUE_TASKS ? &b->ready_queues : &b->ready_flows;
+}
+
+static uint32_t queue_new(struct sel_broker *b, struct sel_str name, enum sel_queue_kind kind)
+{
+    struct sel_queue_set *ready = ready_set(b, kind);
     uint32_t i = b->queue_count;
     if (i >= b->options.queue_max ||
         !sel_mem_grow(&b->queues, &b->queue_cap, (uint64_t)i + 1, sizeof(*b->queues)))
@@ -93,11 +98,11 @@ static uint32_t queue_new(struct sel_broker *b, struct sel_str name, bool is_flo
     char *copy = copy_name(b, name);
     if (!copy)
         return SEL_NONE;
-    b->queues[i] =
-        (struct sel_queue){.name = {copy, name.n}, .is_flows = is_flows, .twin = SEL_NONE};
+    b->queues[i] = (struct sel_queue){
+        .name = {copy, name.n}, .kind = (uint8_t)kind, .twins = {SEL_NONE, SEL_NONE, SEL_NONE}};
     /* A lane and a bit for it now, so that a push cannot fail. */
     if (!get_lane(&b->queues[i], SEL_WIRE_PRIORITY) || !sel_broker_queue_set_add(ready, i) ||
-        (!is_flows && sel_map_add(&b->queue_names, b->queues[i].name, i, NULL) < 0)) {
+        (kind == SEL_QUEUE_TASKS && sel_map_add(&b->queue_names, b->queues[i].name, i, NULL) < 0)) {
         sel_mem_free(b->queues[i].lanes);
         sel_pool_free(&b->pool, copy, name.n ? name.n : 1);
         return SEL_NONE;
@@ -110,16 +115,17 @@ static uint32_t queue_new(struct sel_broker *b, struct sel_str name, bool is_flo
 uint32_t sel_broker_queue_get(struct sel_broker *b, struct sel_str name)
 {
     uint32_t i;
-    return sel_map_get(&b->queue_names, name, &i) ? i : queue_new(b, name, false);
+    return sel_map_get(&b->queue_names, name, &i) ? i : queue_new(b, name, SEL_QUEUE_TASKS);
 }
 
-uint32_t sel_broker_queue_of_flows(struct sel_broker *b, uint32_t queue)
+uint32_t sel_broker_queue_twin(struct sel_broker *b, uint32_t queue, enum sel_queue_kind kind)
 {
-    if (b->queues[queue].twin == SEL_NONE) {
-        uint32_t twin = queue_new(b, b->queues[queue].name, true);
-        b->queues[queue].twin = twin; /* the array may have moved */
+    SEL_ASSERT(kind != SEL_QUEUE_TASKS && b->queues[queue].kind == SEL_QUEUE_TASKS);
+    if (b->queues[queue].twins[kind] == SEL_NONE) {
+        uint32_t twin = queue_new(b, b->queues[queue].name, kind);
+        b->queues[queue].twins[kind] = twin; /* the array may have moved */
     }
-    return b->queues[queue].twin;
+    return b->queues[queue].twins[kind];
 }
 
 void sel_broker_queues_done(struct sel_broker *b)
@@ -244,11 +250,6 @@ static void push_anywhere(struct sel_broker *b, struct sel_queue *q, uint32_t ta
     lane_append(b, lane, task);
 }
 
-static struct sel_queue_set *ready_set(struct sel_broker *b, const struct sel_queue *q)
-{
-    return q->is_flows ? &b->ready_flows : &b->ready_queues;
-}
-
 void sel_broker_queue_push(struct sel_broker *b, uint32_t task)
 {
     struct sel_task_entry *entry = sel_broker_task_at(b, task);
@@ -256,7 +257,7 @@ void sel_broker_queue_push(struct sel_broker *b, uint32_t task)
     sel_broker_task_set_state(b, task, SEL_TASK_QUEUED);
     push_anywhere(b, q, task);
     if (q->depth++ == 0)
-        ready_set(b, q)->words[entry->queue / 64] |= UINT64_C(1) << (entry->queue % 64);
+        ready_set(b, q->kind)->words[entry->queue / 64] |= UINT64_C(1) << (entry->queue % 64);
     b->queued++;
 }
 
@@ -272,7 +273,7 @@ void sel_broker_queue_remove(struct sel_broker *b, uint32_t task)
     entry->flags &= (uint8_t)~SEL_TASK_PUT_BACK;
     entry->next = entry->prev = SEL_NONE;
     if (--q->depth == 0)
-        sel_broker_queue_set_remove(ready_set(b, q), entry->queue);
+        sel_broker_queue_set_remove(ready_set(b, q->kind), entry->queue);
     b->queued--;
 }
 

@@ -57,11 +57,13 @@ static uint32_t entry_for(struct sel_broker *b, const struct sel_mutation *m, bo
     return i;
 }
 
-static int name_queue(struct sel_broker *b, struct sel_task_entry *task, struct sel_str name)
+static int name_queue(struct sel_broker *b, struct sel_task_entry *task,
+                      const struct sel_mutation *m)
 {
-    uint32_t queue = sel_broker_queue_get(b, name);
+    uint32_t queue = sel_broker_queue_get(b, m->name);
     if (queue != SEL_NONE && task->kind == SEL_KIND_FLOW)
-        queue = sel_broker_queue_of_flows(b, queue);
+        queue = sel_broker_queue_twin(
+            b, queue, m->flags & SEL_MUTATION_CHILD ? SEL_QUEUE_SUBFLOWS : SEL_QUEUE_FLOWS);
     if (queue == SEL_NONE)
         return SEL_ELIMIT;
     task->queue = (uint16_t)queue;
@@ -80,7 +82,8 @@ int sel_broker_replay_wait_or_queue(struct sel_broker *b, uint32_t i, int64_t un
 
 static void digest_of(const struct sel_mutation *m, uint8_t *ret)
 {
-    struct sel_wire_item item = {.payload = m->payload};
+    struct sel_wire_item item = {.flags = m->flags & SEL_MUTATION_FLOW ? SEL_ITEM_FLOW : 0,
+                                 .payload = m->payload};
     struct sel_str fields = m->fields, value;
     uint8_t tag;
     while (sel_wire_next_field(&fields, &tag, &value) > 0) {
@@ -88,6 +91,8 @@ static void digest_of(const struct sel_mutation *m, uint8_t *ret)
             item.task = value;
         else if (tag == SEL_FIELD_CONTENT_TYPE)
             item.content_type = value;
+        else if (tag == SEL_FIELD_SELECTIVE)
+            item.selective = value;
     }
     sel_broker_key_digest(&item, m->name, ret);
 }
@@ -114,7 +119,7 @@ int sel_broker_replay_submit(struct sel_broker *b, const struct sel_mutation *m,
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     if (task->kind == SEL_KIND_FLOW)
         renew(b, i, m);
-    int r = name_queue(b, task, m->name);
+    int r = name_queue(b, task, m);
     task->priority = m->priority;
     task->try_count = m->try_count;
     task->lost = m->lost & SEL_TASK_LOST_MAX;
@@ -150,7 +155,7 @@ int sel_broker_replay_done(struct sel_broker *b, const struct sel_mutation *m, u
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     if (task->kind == SEL_KIND_FLOW)
         renew(b, i, m);
-    int r = name_queue(b, task, m->name);
+    int r = name_queue(b, task, m);
     sel_broker_log_claim(b, i, place, m->payload.n);
     if (r == 0 && m->key.n && !(task->flags & SEL_TASK_KEYED))
         r = sel_broker_key_add(b, m->key, (const uint8_t *)m->fields.p, i);

@@ -139,7 +139,7 @@ static int fill(struct sel_broker *b, struct sel_broker_session *s, uint32_t i,
     struct sel_task_entry *task = sel_broker_task_at(b, i);
     uint32_t queue = queue_of(s, item->queue);
     if (item->flags & SEL_ITEM_FLOW)
-        queue = sel_broker_queue_of_flows(b, queue);
+        queue = sel_broker_queue_twin(b, queue, SEL_QUEUE_FLOWS);
     if (queue == SEL_NONE || (item->flags & SEL_ITEM_FLOW && !be_flow(b, i)))
         return SEL_ENOMEM;
     task->queue = (uint16_t)queue;

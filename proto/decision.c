@@ -56,7 +56,7 @@ static int check_starts(const struct sel_decision *d, struct sel_str *rest, stru
                         struct sel_error *err)
 {
     const char *begin = rest->p;
-    uint64_t next = 0;
+    uint64_t next = 0, runs = 0;
     for (uint32_t i = 0; i < d->start_count; i++) {
         struct sel_str head, fields, name;
         if (!take(rest, SEL_DECISION_START_SIZE, &head) ||
@@ -69,6 +69,9 @@ static int check_starts(const struct sel_decision *d, struct sel_str *rest, stru
         if (ordinal < next || count == 0 || ordinal + count > UINT32_MAX || (is_flow && count != 1))
             return REFUSE(err, "DECIDE: start %u: ordinals go up", i + 1);
         next = ordinal + count;
+        runs += count;
+        if (runs > SEL_DECISION_RUNS_MAX)
+            return REFUSE(err, "DECIDE: more than %u starts", SEL_DECISION_RUNS_MAX);
         if (sel_le_get32(head.p + START_ARGS) > d->blob_count ||
             sel_le_get32(head.p + START_PARENTS) > d->blob_count)
             return REFUSE(err, "DECIDE: start %u: a blob that is not there", i + 1);

@@ -16,6 +16,7 @@
 #include "core/str.h"
 
 #define SEL_DECISION_MAX ((size_t)48 << 20) /* all pieces of one DECIDE */
+#define SEL_DECISION_RUNS_MAX 262144u       /* started by one: a step of a decision starts few */
 #define SEL_DECISION_HEAD_SIZE 48
 #define SEL_DECISION_START_SIZE 56
 #define SEL_DECISION_PIECE ((size_t)256 << 10) /* a larger one is sent in pieces of this size */

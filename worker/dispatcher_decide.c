@@ -11,7 +11,7 @@
 #define ROOM_MIN (SEL_DECISION_PIECE + 65536) /* in the session, before a step */
 #define TURN_BYTES_MAX ((size_t)4 << 20)      /* said in a turn: frames leave in between */
 #define BATCH_BYTES_MAX 65536u                /* of decisions that are told together, */
-#define BATCH_INPUTS_MAX 512u                 /* and the ends of runs that they use */
+#define BATCH_INPUTS_MAX 256u                 /* and the ends of runs that they use */
 #define STATE_DECISIONS 1000u                 /* after so many there is a new STATE, */
 #define STATE_BYTES ((size_t)1 << 20)         /* or after so many bytes of events, */
 #define STATE_SHARE 4u                        /* but not for less than a fourth of its size */

@@ -110,6 +110,7 @@ static void test_what_cannot_be_is_refused(void **state)
         {16, 3, "cut within start"},
         {64 + 4, 0, "ordinals go up"}, /* the first start: count */
         {64 + 4, UINT32_MAX, "ordinals go up"},
+        {64 + 4, SEL_DECISION_RUNS_MAX + 1, "more than 262144 starts"},
         {64 + 12, 3, "a blob that is not there"},
         {64 + 16, 3, "a blob that is not there"},
         {64 + 40, 1, "a sub-flow has an id"},
