@@ -87,7 +87,7 @@ class Torture:
         if self.options.flows and name == "worker1":
             more += ["--dispatchers", "1"]
         elif self.options.flows and name == "worker2":
-            more += ["--flows", "20"]
+            more += ["--flows", "5"]
         return self.cluster.start_worker(name, proxy.endpoint, threads=threads, flows=bool(self.options.flows), more=more)
 
     def start_producer(self, entry):
