@@ -97,6 +97,7 @@ struct sel_cluster_usage {
     int64_t cpu_ns[3];
     uint64_t frames, records, commit_bytes; /* of the broker, in and out */
     uint64_t submitted, finished;           /* runs of flows among them */
+    uint64_t put_back;                      /* of workers that are gone, or gave it up */
     uint64_t kept;                          /* entries that it has now, ended ones too */
     uint64_t commit_p50_us;
 };

@@ -236,6 +236,7 @@ static int ask_broker(const struct sel_cluster *cluster, struct sel_cluster_usag
         ret->commit_bytes = number_of(&status, "commit_bytes");
         ret->submitted = number_of(&status, "submitted");
         ret->finished = number_of(&status, "finished");
+        ret->put_back = number_of(&status, "put_back");
         ret->kept = number_of(&status, "tasks");
         const struct sel_value *commit = sel_value_get_c(&status, "commit");
         ret->commit_p50_us =

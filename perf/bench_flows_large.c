@@ -218,6 +218,12 @@ static bool is_half_done(const struct sel_cluster_usage *now, struct sel_cluster
     return now->finished - seen->finished >= NODES / 2;
 }
 
+/* What the dead process had said before is not mistaken for the next one's. */
+static bool is_put_back(const struct sel_cluster_usage *now, struct sel_cluster_usage *seen)
+{
+    return now->put_back > seen->put_back;
+}
+
 /* A decision starts runs, or uses ends, of which the broker then forgets its entries; without
  * decisions there are never fewer of these. */
 static bool has_decided(const struct sel_cluster_usage *now, struct sel_cluster_usage *seen)
@@ -260,7 +266,7 @@ static int measure_takeover(void *arg, double *ret)
     if (r == 0) {
         (void)kill(first, SIGKILL);
         killed_ns = sel_bench_now_ns();
-        r = sel_cluster_get_usage(&large.cluster, &usage);
+        r = wait_usage(&large, &usage, is_put_back);
     }
     if (r == 0)
         r = wait_usage(&large, &usage, has_decided);
