@@ -74,6 +74,13 @@ static const struct sel_producer_ops producer_ops = {.settled = on_settled,
 
 /* ---- what it says ---- */
 
+/* Whether its result is wanted after detached work only. */
+static bool wants_all(const struct sel_run *run, const struct sel_deed *deed)
+{
+    return sel_act_is_flow(&run->stage, deed->body) && !deed->key &&
+           (deed->index + run->scenario.seed) % 4 == 0;
+}
+
 static int submit(struct sel_run *run, struct sel_source *source, struct sel_wish *wish)
 {
     struct sel_deed *deed = &run->oracle.deeds[wish->deed];
@@ -86,7 +93,8 @@ static int submit(struct sel_run *run, struct sel_source *source, struct sel_wis
         not_before_us = sel_process_unix_us(&source->process) + deed->later_us;
     const struct sel_wire_item item = {
         .type = SEL_RECORD_SUBMIT,
-        .flags = (uint16_t)((deed->is_quiet ? SEL_ITEM_QUIET : 0) | (flow ? SEL_ITEM_FLOW : 0)),
+        .flags = (uint16_t)((deed->is_quiet ? SEL_ITEM_QUIET : 0) | (flow ? SEL_ITEM_FLOW : 0) |
+                            (wants_all(run, deed) ? SEL_ITEM_ALL : 0)),
         .id = deed->id,
         .queue = source->queues[deed->queue],
         .priority = deed->priority,
@@ -108,7 +116,7 @@ static int submit(struct sel_run *run, struct sel_source *source, struct sel_wis
 static int ask(struct sel_run *run, struct sel_source *source, struct sel_wish *wish)
 {
     const struct sel_deed *deed = &run->oracle.deeds[wish->deed];
-    int r = sel_producer_watch(source->producer, deed->id, tag_of(run, wish), false);
+    int r = sel_producer_watch(source->producer, deed->id, tag_of(run, wish), wants_all(run, deed));
     if (r == 0) {
         sel_world_note(&run->world, source->process.name, "watches", deed->index, 0);
         wish->state = SEL_WISH_SENT;

@@ -362,6 +362,18 @@ static struct sel_str text_of(const struct sel_value *map, const char *key)
     return sel_value_is(value, SEL_TEXT) ? sel_value_str(value) : SEL_STR("?");
 }
 
+static void check_all_begun(struct sel_run *run, const struct sel_deed *deed)
+{
+    const struct sel_act *act = &run->stage.acts[deed->index];
+    if (!act->flow || act->is_eager || deed->body != deed->index || deed->cancelled_us ||
+        (deed->has_result && deed->code == SEL_OUTCOME_CANCELLED) ||
+        sel_oracle_is_forgiven(run, deed, 0))
+        return;
+    if (act->begun_count != act->run_count)
+        BROKEN(run, "starts", "flow #%u (%.*s) has ended; of %u runs %u were begun", deed->index,
+               SEL_STR_ARG(act->flow->name), act->run_count, act->begun_count);
+}
+
 void sel_stage_check_result(struct sel_run *run, const struct sel_deed *deed,
                             const struct sel_producer_result *result)
 {
@@ -381,19 +393,10 @@ void sel_stage_check_result(struct sel_run *run, const struct sel_deed *deed,
                deed->index, SEL_STR_ARG(act->flow->name), deed->level, result->code,
                SEL_STR_ARG(text_of(&map, "class")), SEL_STR_ARG(text_of(&map, "message")),
                sel_buf_cstr(&counts), expected, act->counts);
+    if (result->is_all) /* what was sent off has ended too */
+        check_all_begun(run, deed);
     sel_buf_done(&counts);
     sel_arena_done(&arena);
-}
-
-static void check_all_begun(struct sel_run *run, const struct sel_deed *deed)
-{
-    const struct sel_act *act = &run->stage.acts[deed->index];
-    if (!act->flow || act->is_eager || deed->body != deed->index || !deed->has_result ||
-        deed->code == SEL_OUTCOME_CANCELLED || sel_oracle_is_forgiven(run, deed, 0))
-        return;
-    if (act->begun_count != act->run_count)
-        BROKEN(run, "starts", "flow #%u (%.*s) has ended; of %u runs %u were begun", deed->index,
-               SEL_STR_ARG(act->flow->name), act->run_count, act->begun_count);
 }
 
 /* Results of flows that nobody waits for stay until retention drops them; runs and what is kept for
@@ -413,7 +416,8 @@ void sel_stage_check_end(struct sel_run *run)
     if (!run->scenario.has_flows)
         return;
     for (uint32_t i = 0; i < run->oracle.deed_count && !run->world.is_over; i++)
-        check_all_begun(run, &run->oracle.deeds[i]);
+        if (run->oracle.deeds[i].has_result)
+            check_all_begun(run, &run->oracle.deeds[i]);
     if (run->server.process.is_up)
         check_residue(run);
 }
