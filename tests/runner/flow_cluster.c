@@ -326,6 +326,8 @@ static void stop_one(struct cluster *u, struct sel_runner_process *process, cons
 {
     if (!sel_runner_process_stop(process, END_MS_MAX))
         fail_with_log(u, what, "it does not end", log);
+    else if (times_in(log, "Sanitizer") > 0 || times_in(log, "runtime error:") > 0)
+        fail_with_log(u, what, "a sanitizer complains", log); /* the status may not tell */
     else if (u->c->options->kill && process->status == -SIGTERM)
         return; /* it had not begun yet */
     else if (process->status != 0)
@@ -349,17 +351,20 @@ static void end_all(struct cluster *u)
     sel_runner_process_done(&u->broker);
 }
 
-/* One of them dies and begins anew. */
+/* One of them dies, or is asked to end and hands over what it has, and begins anew. */
 static bool kill_one(struct cluster *u)
 {
     uint32_t index = (uint32_t)sel_prng_below(&u->prng, u->worker_count + 1);
+    bool is_worker = index < u->worker_count;
+    struct sel_runner_process *process = is_worker ? &u->workers[index] : &u->broker;
     u->kills--;
-    if (index < u->worker_count) {
-        sel_runner_process_done(&u->workers[index]);
-        return start_worker(u, index);
-    }
-    sel_runner_process_done(&u->broker);
-    return start_broker(u);
+    if (sel_prng_below(&u->prng, 2) == 0)
+        stop_one(u, process, is_worker ? "worker" : "broker",
+                 is_worker ? u->worker_logs[index] : u->broker_log);
+    sel_runner_process_done(process);
+    if (u->c->failed)
+        return false;
+    return is_worker ? start_worker(u, index) : start_broker(u);
 }
 
 /* ---- the producer ---- */
