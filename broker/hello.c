@@ -131,7 +131,7 @@ static void blame(struct sel_broker *b, struct sel_broker_session *s, struct sel
             (void)sel_broker_task_fail(b, i, "StackOverflow", "the task used up its stack");
         } else if (task->lost >= b->options.poison_max && task->state != SEL_TASK_DELIVERED)
             (void)sel_broker_task_fail(b, i, sel_broker_lost_class(task),
-                                       "the task was running when %u workers died", task->lost);
+                                       "it was running when %u workers died", task->lost);
     }
 }
 

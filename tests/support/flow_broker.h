@@ -124,9 +124,12 @@ static inline int64_t fb_unix_ms(void *ctx)
 
 static inline bool fb_is_listed(const char *list, const char *name)
 {
-    char text[96];
-    (void)snprintf(text, sizeof(text), " %s ", name);
-    return list && strstr(list, text);
+    size_t n = strlen(name);
+    for (const char *p = list; p && (p = strstr(p, name)); p += n) {
+        if (p > list && p[-1] == ' ' && p[n] == ' ')
+            return true;
+    }
+    return false;
 }
 
 static inline struct sel_value fb_result(struct sel_arena *arena, struct sel_str name)
@@ -514,7 +517,9 @@ static inline void fb_start_child(struct flow_broker *b, uint32_t parent,
 {
     uint32_t child = fb_new_flow(b, start->child);
     struct fb_flow *f = &b->flows[child], *p = &b->flows[parent];
-    (void)snprintf(f->label, sizeof(f->label), "%.40s-%u.%u", p->label, p->attempt, start->ordinal);
+    char label[sizeof(f->label)];
+    (void)snprintf(label, sizeof(label), "%.40s-%u.%u", p->label, p->attempt, start->ordinal);
+    memcpy(f->label, label, sizeof(label));
     (void)snprintf(f->name, sizeof(f->name), "%.*s",
                    SEL_STR_ARG(sel_wire_find_field(start->fields, SEL_FIELD_TASK)));
     f->parent = parent;
