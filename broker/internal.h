@@ -299,7 +299,7 @@ struct sel_log_batch {
     struct sel_buf buf;
     uint64_t seq;
     bool sync, urgent;
-    bool can_wait;    /* nobody waits for what is in it */
+    bool can_wait;    /* all that is in it, for what comes next */
     int64_t since_us; /* mono: it has something */
     struct sel_effect *effects;
     uint32_t effect_count, effect_cap;

@@ -6,7 +6,7 @@
 #include "broker/internal.h"
 #include "core/mem.h"
 
-#define WAIT_US 2000        /* what nobody waits for is committed with what comes next */
+#define WAIT_US 1000        /* what can wait is committed with what comes next */
 #define RETRY_US 100000     /* pause after an append that found no room */
 #define FULL_US_MIN 1000000 /* so long nothing new is taken afterwards */
 #define FULL_US_MAX 60000000
@@ -177,11 +177,22 @@ static struct sel_log_batch *open_batch(struct sel_broker *b)
     return batch_new(b);
 }
 
-/* The end of a run has been told: what its flow decides then comes in a moment, and is committed
- * with it. Alone it would only keep the disk busy when that comes. */
+/* What a flow decides comes in a moment, and is committed with what it follows from: the submit
+ * that began it, ends of runs that have been told, decisions that start nothing. Alone they would
+ * only keep the disk busy when it comes. */
 static bool can_wait(const struct sel_mutation *m)
 {
-    return m->type == SEL_MUTATION_DONE && m->flags & SEL_MUTATION_RUN;
+    switch (m->type) {
+    case SEL_MUTATION_SUBMIT: /* one with a key, or a sub-flow, begins when it is committed */
+        return m->flags & SEL_MUTATION_FLOW && !(m->flags & SEL_MUTATION_CHILD) && m->key.n == 0;
+    case SEL_MUTATION_DONE:
+        return m->flags & SEL_MUTATION_RUN;
+    case SEL_MUTATION_PIECE:
+    case SEL_MUTATION_USED:
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* Appends it; *ret_end is where it ends in its batch. */
