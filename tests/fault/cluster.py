@@ -115,6 +115,7 @@ class Cluster:
         self.broker = None
         self.processes = []
         self.listen = self.query_endpoint = None
+        self.patience = 1  # limits of time are so many times as long
         self.context = zmq.Context()
         self.nodes = os.path.join(self.folder, "nodes.yaml")
         with open(self.nodes, "w", encoding="ascii") as stream:
