@@ -8,6 +8,10 @@
 #include "broker/internal.h"
 #include "core/mem.h"
 #include "proto/decision.h"
+#include "storage/journal.h"
+
+/* A decision is one batch of the journal, with room for what else is in it. */
+#define GROUP_BYTES_MAX (SEL_JOURNAL_BATCH_MAX - ((size_t)10 << 20))
 
 struct taking {
     struct sel_broker *b;
@@ -27,6 +31,7 @@ struct taking {
     struct sel_log_place *places;  /* of what was journaled, by start */
     size_t *shares;
     uint32_t groups_made;
+    bool made_args;                /* what open runs need of the submit is kept */
     uint8_t *result;               /* with an end: the blob of the result */
     struct sel_flow_try *next_try; /* with an end that begins anew */
     struct sel_log_place end_place;
@@ -256,6 +261,8 @@ static int make_child(struct taking *g, const struct sel_decision_start *start)
     if (due && !sel_broker_timer_reserve(b, b->fresh_count))
         return SEL_ENOMEM;
     struct sel_str fields = sel_buf_str(&b->scratch2), payload = sel_buf_str(&b->scratch3);
+    if (g->is_logged && g->mark.batch->buf.n + fields.n + payload.n > GROUP_BYTES_MAX)
+        return SEL_ELIMIT;
     if (g->is_logged) {
         struct sel_log_place place;
         struct sel_mutation m = {
@@ -317,7 +324,9 @@ static int make_end(struct taking *g)
                    ? sel_broker_log_retry(b, g->flow_entry, g->d->countdown_us)
                    : SEL_ENOMEM;
     }
+    uint32_t had_args = g->flow->args;
     int r = sel_broker_flow_keep_args(b, g->flow_entry, g->flow->open_count + b->fresh_count > 0);
+    g->made_args = had_args != g->flow->args;
     if (r < 0)
         return r;
     if (result.n && (!g->is_logged || b->payload_bytes + result.n <= b->options.payload_memory)) {
@@ -357,6 +366,10 @@ static void unmake(struct taking *g)
     sel_broker_piece_unref(b, g->events);
     if (g->next_try)
         sel_broker_try_unref(b, g->next_try);
+    if (g->made_args) {
+        sel_broker_piece_unref(b, g->flow->args);
+        g->flow->args = SEL_NONE;
+    }
     sel_pool_free(&b->pool, g->result, g->d->result.n);
 }
 
@@ -439,7 +452,7 @@ static void count_end(struct taking *g)
     }
 }
 
-/* 0; SEL_ENOMEM: nothing has changed. */
+/* 0; SEL_ENOMEM, SEL_ELIMIT: nothing has changed. */
 static int take(struct taking *g)
 {
     struct sel_broker *b = g->b;
@@ -564,6 +577,10 @@ static uint64_t decide(struct sel_broker *b, struct sel_broker_session *s, uint3
     sel_broker_try_ref(g.t);
     int r = take(&g);
     sel_broker_try_unref(b, g.t);
+    if (r == SEL_ELIMIT) {
+        refuse(b, s, i, number, "arguments and parents of sub-flows that start are too large");
+        return 0;
+    }
     if (r < 0) {
         sel_broker_session_fail(b, s); /* not settled; what it owns is handed over anew */
         return 0;

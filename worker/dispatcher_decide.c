@@ -440,11 +440,17 @@ static int encode_decision(struct sel_dispatched *flow, int result, struct sel_d
     return r == SEL_ELIMIT ? shrink(flow, end) : r;
 }
 
-/* Steps with large parents are made smaller. */
+/* About how many bytes a start may bring along: the broker keeps some of it for each sub-flow. */
+static size_t weight_of(const struct sel_dispatched *flow)
+{
+    return flow->kept_max + sel_state_args(&flow->run.state).n + 1;
+}
+
+/* Steps with large parents or arguments are made smaller. */
 static uint32_t budget_for(const struct sel_dispatched *flow)
 {
     uint32_t most = flow->d->options.budget ? flow->d->options.budget : BUDGET_MAX;
-    size_t fit = BUDGET_BYTES / (flow->kept_max + 1);
+    size_t fit = BUDGET_BYTES / weight_of(flow);
     return fit < 1 ? 1 : fit > most ? most : (uint32_t)fit;
 }
 
@@ -566,6 +572,7 @@ static bool may_wait(const struct sel_dispatched *flow, int result)
     const struct sel_decision_writer *w = &flow->d->writer;
     return result == SEL_DECIDE_WAIT && run->input_count > 0 && !run->states && !run->sampled &&
            !run->canceled && w->consumed_count < BATCH_INPUTS_MAX &&
+           w->start_count * weight_of(flow) < BUDGET_BYTES &&
            w->blobs.n + w->starts.n + sel_decider_record(run->decider)->n < BATCH_BYTES_MAX;
 }
 
