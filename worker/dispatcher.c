@@ -226,14 +226,14 @@ static void on_loop_timer(struct sel_loop *loop, struct sel_timer *timer)
 
 static void set_loop_timer(struct sel_dispatcher *d)
 {
+    struct sel_loop *loop = d->options.loop;
     int64_t at_us = sel_timers_next_us(&d->timers);
-    if (!d->options.loop)
+    if (!loop)
         return;
-    if (at_us == INT64_MAX)
-        sel_loop_timer_stop(d->options.loop, &d->loop_timer);
-    else if ((d->loop_timer.heap_index == UINT32_MAX || d->loop_timer.at_us != at_us) &&
-             sel_loop_timer_start(d->options.loop, &d->loop_timer, at_us) < 0)
-        sel_loop_timer_stop(d->options.loop, &d->loop_timer); /* the next turn tries again */
+    bool is_set = d->loop_timer.heap_index != UINT32_MAX && d->loop_timer.at_us == at_us;
+    if (at_us != INT64_MAX && (is_set || sel_loop_timer_start(loop, &d->loop_timer, at_us) == 0))
+        return;
+    sel_loop_timer_stop(loop, &d->loop_timer); /* without memory for it the next turn tries again */
 }
 
 /* Between two steps of a decision a flow can go as well: whoever gets it goes on there. */
