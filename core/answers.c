@@ -61,19 +61,26 @@ static bool key_equal(const struct sel_answer *a, const struct sel_answer *b)
            a->leaf == b->leaf;
 }
 
+/* SEL_NONE: never asked nor answered. */
+static uint32_t find_item(const struct sel_answers *answers, const struct sel_answer *key)
+{
+    if (answers->count == 0)
+        return SEL_NONE;
+    uint32_t mask = answers->index_cap - 1;
+    for (uint32_t i = (uint32_t)key_hash(key) & mask; answers->index[i]; i = (i + 1) & mask) {
+        uint32_t number = answers->index[i] - 1;
+        if (key_equal(&answers->items[number], key))
+            return number;
+    }
+    return SEL_NONE;
+}
+
 const struct sel_value *sel_answers_find(const struct sel_answers *answers,
                                          const struct sel_need *need)
 {
-    if (answers->count == 0)
-        return NULL;
     struct sel_answer key = key_of(need);
-    uint32_t mask = answers->index_cap - 1;
-    for (uint32_t i = (uint32_t)key_hash(&key) & mask; answers->index[i]; i = (i + 1) & mask) {
-        const struct sel_answer *a = &answers->items[answers->index[i] - 1];
-        if (key_equal(a, &key))
-            return &a->value;
-    }
-    return NULL;
+    uint32_t i = find_item(answers, &key);
+    return i == SEL_NONE || answers->items[i].need ? NULL : &answers->items[i].value;
 }
 
 /* ---- adding ---- */
@@ -101,53 +108,51 @@ static int grow_index(struct sel_answers *answers)
     return 0;
 }
 
-int sel_answers_add(struct sel_answers *answers, const struct sel_need *need,
-                    struct sel_value value)
+static int add(struct sel_answers *answers, const struct sel_answer *item)
 {
     if (!sel_mem_grow(&answers->items, &answers->cap, (uint64_t)answers->count + 1,
                       sizeof(*answers->items)))
         return SEL_ENOMEM;
     if ((uint64_t)answers->count * 2 + 2 > answers->index_cap && grow_index(answers) < 0)
         return SEL_ENOMEM;
-    answers->items[answers->count] = key_of(need);
-    answers->items[answers->count].value = value;
+    answers->items[answers->count] = *item;
     enter(answers, answers->count++);
     return 0;
 }
 
-int sel_answers_take(struct sel_answers *answers)
+int sel_answers_add(struct sel_answers *answers, const struct sel_need *need,
+                    struct sel_value value)
 {
-    while (answers->need_count > 0) { /* from the end: what was taken is not taken again */
-        const struct sel_need *need = &answers->needs[answers->need_count - 1];
-        int r = sel_answers_add(answers, need, need->value);
-        if (r < 0)
-            return r;
+    struct sel_answer item = key_of(need);
+    item.value = value;
+    return add(answers, &item);
+}
+
+void sel_answers_take(struct sel_answers *answers)
+{
+    /* Items are in the order in which they came: those that were asked are the last ones. */
+    for (uint32_t i = answers->count; answers->need_count > 0; i--) {
+        struct sel_answer *item = &answers->items[i - 1];
+        if (!item->need)
+            continue;
+        item->value = answers->needs[item->need - 1].value;
+        item->need = 0;
         answers->need_count--;
     }
-    return 0;
 }
 
 /* ---- asking ---- */
 
-static bool is_noted(const struct sel_answers *answers, const struct sel_need *need)
-{
-    struct sel_answer key = key_of(need);
-    for (uint32_t i = 0; i < answers->need_count; i++) {
-        struct sel_answer other = key_of(&answers->needs[i]);
-        if (key_equal(&other, &key))
-            return true;
-    }
-    return false;
-}
-
 int sel_answers_ask(struct sel_answers *answers, const struct sel_need *need,
                     const struct sel_value **ret)
 {
-    *ret = sel_answers_find(answers, need);
+    struct sel_answer key = key_of(need);
+    uint32_t i = find_item(answers, &key);
+    if (i != SEL_NONE && answers->items[i].need)
+        return SEL_ENEED;
+    *ret = i == SEL_NONE ? NULL : &answers->items[i].value;
     if (*ret)
         return 0;
-    if (is_noted(answers, need))
-        return SEL_ENEED;
     if (!sel_mem_grow(&answers->needs, &answers->need_cap, (uint64_t)answers->need_count + 1,
                       sizeof(*answers->needs)))
         return SEL_ENOMEM;
@@ -159,6 +164,10 @@ int sel_answers_ask(struct sel_answers *answers, const struct sel_need *need,
         if (!copy.combination.runs)
             return SEL_ENOMEM;
     }
+    key.need = answers->need_count + 1;
+    int r = add(answers, &key);
+    if (r < 0)
+        return r;
     answers->needs[answers->need_count++] = copy;
     return SEL_ENEED;
 }

@@ -16,13 +16,14 @@ struct sel_answer {
     uint32_t number; /* RESULT: ordinal; SELECTIVE: slot */
     uint64_t combination;
     const struct sel_cond *leaf;
+    uint32_t need; /* asked, not answered: 1 + which of the needs; 0: answered */
     struct sel_value value;
 };
 
 /* Zeroed is empty. */
 struct sel_answers {
-    struct sel_arena arena; /* of the values, and of what needs point to */
-    struct sel_answer *items;
+    struct sel_arena arena;   /* of the values, and of what needs point to */
+    struct sel_answer *items; /* what was asked or answered */
     uint32_t count, cap;
     uint32_t *index; /* hash table of item number + 1 */
     uint32_t index_cap;
@@ -43,7 +44,7 @@ const struct sel_value *sel_answers_find(const struct sel_answers *answers,
 /* Answers `need` with `value`, whose parts live in the arena. 0 or SEL_ENOMEM. */
 int sel_answers_add(struct sel_answers *answers, const struct sel_need *need,
                     struct sel_value value) SEL_WARN_UNUSED;
-/* The caller has answered all needs: they become answers. 0 or SEL_ENOMEM (ask it again). */
-int sel_answers_take(struct sel_answers *answers) SEL_WARN_UNUSED;
+/* The caller has answered all needs: they become answers. */
+void sel_answers_take(struct sel_answers *answers);
 
 #endif

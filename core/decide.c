@@ -815,7 +815,11 @@ int sel_decide(struct sel_decider *d, struct sel_state *state, const struct sel_
 {
     d->unix_ms = unix_ms;
     d->err = err;
-    int r = input ? begin(d, state, input) : sel_answers_take(&d->answers);
+    int r = 0;
+    if (input)
+        r = begin(d, state, input);
+    else
+        sel_answers_take(&d->answers);
     while (r == 0) {
         if (budget-- == 0)
             return SEL_DECIDE_MORE;
