@@ -69,15 +69,16 @@ static size_t put_pieces(struct sel_dispatched *flow, uint8_t type, uint32_t cod
     return at;
 }
 
-static void keep_unsent(struct sel_dispatched *flow, uint8_t type, uint32_t code,
+static void keep_unsent(struct sel_dispatched *flow, const struct sel_dispatch_owed *owed,
                         struct sel_str rest)
 {
     struct sel_dispatcher *d = flow->d;
-    sel_buf_clear(&flow->unsent);
+    SEL_ASSERT(flow->owed_count < SEL_COUNT(flow->owed));
     sel_buf_put_str(&flow->unsent, rest);
-    flow->unsent_at = 0;
-    flow->unsent_type = type;
-    flow->unsent_code = code;
+    flow->owed[flow->owed_count] = *owed;
+    flow->owed[flow->owed_count++].end = flow->unsent.n;
+    if (flow->is_unsent)
+        return;
     flow->is_unsent = true;
     flow->next_unsent = NULL;
     if (d->last_unsent)
@@ -91,11 +92,18 @@ static void keep_unsent(struct sel_dispatched *flow, uint8_t type, uint32_t code
 void sel_dispatcher_send(struct sel_dispatched *flow, uint8_t type, uint32_t code,
                          struct sel_str payload)
 {
-    bool done;
-    SEL_ASSERT(!flow->is_unsent && payload.n > 0);
-    size_t at = put_pieces(flow, type, code, payload, 0, &done);
-    if (!done)
-        keep_unsent(flow, type, code, (struct sel_str){payload.p + at, payload.n - at});
+    bool done = false;
+    size_t at = 0;
+    struct sel_dispatch_owed owed = {.type = type, .code = code, .traces = flow->traces.n};
+    SEL_ASSERT(payload.n > 0);
+    for (uint32_t i = 0; i < flow->owed_count; i++)
+        owed.traces -= flow->owed[i].traces;
+    if (!flow->is_unsent)
+        at = put_pieces(flow, type, code, payload, 0, &done);
+    if (done)
+        sel_dispatch_traces_said(flow, owed.traces);
+    else
+        keep_unsent(flow, &owed, (struct sel_str){payload.p + at, payload.n - at});
 }
 
 /* What could not even be kept: the flow goes to somebody else, who has room. */
@@ -110,30 +118,43 @@ static void give_back_unsent(struct sel_dispatched *flow)
 }
 
 /* false: there is no room yet. */
-static bool pay_unsent(struct sel_dispatcher *d)
+static bool pay_flow(struct sel_dispatched *flow)
+{
+    while (flow->owed_count > 0) {
+        struct sel_dispatch_owed owed = flow->owed[0];
+        struct sel_str payload = {(const char *)flow->unsent.p, owed.end};
+        bool done;
+        flow->unsent_at = put_pieces(flow, owed.type, owed.code, payload, flow->unsent_at, &done);
+        if (!done)
+            return false;
+        sel_dispatch_traces_said(flow, owed.traces);
+        flow->owed[0] = flow->owed[1];
+        flow->owed_count--;
+    }
+    flow->unsent_at = 0;
+    flow->is_unsent = false;
+    sel_buf_done(&flow->unsent);
+    return true;
+}
+
+static void pay_unsent(struct sel_dispatcher *d)
 {
     while (d->first_unsent) {
         struct sel_dispatched *flow = d->first_unsent;
-        bool done;
         if (sel_buf_error(&flow->unsent) < 0) {
             give_back_unsent(flow);
             continue;
         }
-        flow->unsent_at = put_pieces(flow, flow->unsent_type, flow->unsent_code,
-                                     sel_buf_str(&flow->unsent), flow->unsent_at, &done);
-        if (!done)
-            return false;
+        if (!pay_flow(flow))
+            return;
         d->first_unsent = flow->next_unsent;
         if (!d->first_unsent)
             d->last_unsent = NULL;
-        flow->is_unsent = false;
-        sel_buf_done(&flow->unsent);
         if (flow->is_over)
             sel_dispatcher_forget(flow);
         else if (flow->run.deciding || flow->run.input_count > 0 || flow->run.canceled)
             sel_hub_make_ready(&flow->run);
     }
-    return true;
 }
 
 /* ---- returning ---- */
@@ -255,15 +276,16 @@ static void give_back_resting(struct sel_dispatcher *d)
 bool sel_dispatcher_turn(struct sel_dispatcher *d)
 {
     d->turn_bytes = 0;
+    bool has_more = sel_dispatch_traces_emit(d, true);
     pay_returns(d);
-    (void)pay_unsent(d);
+    pay_unsent(d);
     if (d->is_draining)
         give_back_resting(d);
     ring_alarms(d);
     sel_hub_turn(&d->hub);
     set_loop_timer(d);
     d->turn_bytes = 0;
-    return sel_hub_can_go_on(&d->hub);
+    return sel_hub_can_go_on(&d->hub) || has_more;
 }
 
 int64_t sel_dispatcher_due_us(const struct sel_dispatcher *d)
@@ -315,6 +337,7 @@ static void drop_returns(struct sel_dispatcher *d)
 
 void sel_dispatcher_lost(struct sel_dispatcher *d)
 {
+    sel_dispatch_traces_lose(d);
     while (d->all) {
         d->stats.lost++;
         sel_dispatcher_forget(d->all);
@@ -406,6 +429,7 @@ struct sel_dispatcher *sel_dispatcher_free(struct sel_dispatcher *d)
     if (!d)
         return NULL;
     SEL_ASSERT(d->hub.fetching == 0);
+    sel_dispatch_traces_lose(d);
     if (d->options.loop)
         sel_loop_timer_stop(d->options.loop, &d->loop_timer);
     while (d->all)
@@ -414,7 +438,7 @@ struct sel_dispatcher *sel_dispatcher_free(struct sel_dispatcher *d)
     drop_returns(d);
     sel_dispatch_plans_done(d);
     sel_decision_writer_done(&d->writer);
-    struct sel_buf *bufs[] = {&d->payload, &d->events, &d->result, &d->fields};
+    struct sel_buf *bufs[] = {&d->payload, &d->events, &d->result, &d->fields, &d->traces.bytes};
     for (size_t i = 0; i < SEL_COUNT(bufs); i++)
         sel_buf_done(bufs[i]);
     sel_timers_done(&d->timers);

@@ -7,8 +7,9 @@
  *
  * A decision is made only while the session has room for what it says, a step at a time, in turns
  * with the other flows. What a decision needs from storages, caches and user functions is got by a
- * coroutine of the loop, or by `ops->answer`. Trace events come when a decision is made, which is
- * before the broker has it: a decision that is lost with its session is traced again.
+ * coroutine of the loop, or by `ops->answer`. Trace events of a decision are emitted once the
+ * broker has it at the level of its flow, in the order in which was decided; those of a decision
+ * that is lost with its session are not, as it is made again elsewhere.
  *
  * Belongs to the thread of its loop and holder. Without a loop it is pure, if `ops` has clocks and
  * answers: tests/sim runs it so. */
@@ -72,7 +73,8 @@ struct sel_dispatcher_stats {
     uint64_t returned, lost;                              /* flows; lost: with a session */
     uint64_t decisions, states;                           /* records DECIDE and STATE, not pieces */
     uint64_t nodes_started, nodes_finished, nodes_failed; /* runs, sub-flows among them */
-    uint64_t held_back; /* decisions that had to wait for room in the session */
+    uint64_t held_back;   /* decisions that had to wait for room in the session */
+    uint64_t traces_lost; /* events, for want of memory to keep them */
 };
 
 /* Finds the functions that flows call; flows whose functions are not there are RETURNed. 0 or

@@ -366,6 +366,8 @@ static int shrink(struct sel_dispatched *flow, struct sel_decision *end)
     sel_buf_clear(&d->result);
     sel_buf_clear(&flow->reason);
     sel_buf_put_c(&flow->reason, text);
+    sel_dispatch_traces_drop(flow);
+    sel_hub_trace_dispatcher(&flow->run, SEL_TRACE_DISPATCHER_FAILURE, text);
     int r = flow->is_root ? root_result(flow, SEL_DECIDE_FAIL, &d->scratch, &d->result)
                           : child_result(flow, SEL_DECIDE_FAIL, &d->scratch, &d->result);
     sel_arena_reset(&d->scratch);
@@ -539,8 +541,10 @@ static void say_decision(struct sel_dispatched *flow, int result)
 {
     struct sel_dispatcher *d = flow->d;
     struct sel_decision end;
-    if (is_empty_step(flow, result))
+    if (is_empty_step(flow, result)) {
+        sel_dispatch_traces_idle(flow);
         return;
+    }
     int r = encode_decision(flow, result, &end);
     if (r < 0) {
         give_up(&flow->run, r, "a decision cannot be told");
@@ -572,7 +576,7 @@ static bool may_wait(const struct sel_dispatched *flow, int result)
     const struct sel_decision_writer *w = &flow->d->writer;
     return result == SEL_DECIDE_WAIT && run->input_count > 0 && !run->states && !run->sampled &&
            !run->canceled && w->consumed_count < BATCH_INPUTS_MAX &&
-           w->start_count * weight_of(flow) < BUDGET_BYTES &&
+           w->start_count * weight_of(flow) < BUDGET_BYTES && flow->traces.n < BATCH_BYTES_MAX &&
            w->blobs.n + w->starts.n + sel_decider_record(run->decider)->n < BATCH_BYTES_MAX;
 }
 
@@ -626,7 +630,7 @@ void sel_dispatcher_refuse(struct sel_dispatched *flow, const char *error_class,
 static bool has_room(const struct sel_flow_run *run)
 {
     const struct sel_dispatcher *d = ((const struct sel_dispatched *)(const void *)run)->d;
-    return !d->first_unsent && d->turn_bytes < TURN_BYTES_MAX &&
+    return !d->first_unsent && d->turn_bytes < TURN_BYTES_MAX && !sel_dispatch_traces_are_full(d) &&
            sel_holder_has_room(d->options.holder, ROOM_MIN);
 }
 
@@ -706,6 +710,7 @@ static void on_free(struct sel_flow_run *run)
     sel_dispatch_plan_unref(flow->plan);
     sel_buf_done(&flow->pieces);
     sel_buf_done(&flow->unsent);
+    sel_buf_done(&flow->traces);
     sel_buf_done(&flow->reason);
     sel_buf_done(&flow->reason_class);
 }
@@ -724,5 +729,6 @@ const struct sel_hub_ops sel_dispatcher_hub_ops = {
     .failure_text = failure_text,
     .deciding = on_deciding,
     .fetching = on_fetching,
+    .trace = sel_dispatch_trace,
     .free = on_free,
 };

@@ -20,6 +20,22 @@ struct sel_dispatch_plan {
     struct sel_buf for_children; /* field 14 of sub-flows */
 };
 
+/* A record about a flow that found no room, or not all of it. */
+struct sel_dispatch_owed {
+    uint8_t type;
+    uint32_t code;
+    size_t end;    /* in `unsent` */
+    size_t traces; /* bytes of trace events that tell of it */
+};
+
+/* Trace events that wait until the broker has what they tell of. */
+struct sel_dispatch_traces {
+    struct sel_buf bytes; /* from `head` on: in the order in which they are emitted */
+    size_t head;
+    uint64_t last; /* the record that the last of them wait for */
+    bool is_lossy; /* some could not be kept, and this was said */
+};
+
 /* A flow that the broker gave to us. */
 struct sel_dispatched {
     struct sel_flow_run run; /* first */
@@ -43,13 +59,14 @@ struct sel_dispatched {
     struct sel_buf pieces;
     uint8_t pieces_type;
     uint32_t pieces_code;
-    /* A record that found no room, or not all of it. */
-    struct sel_buf unsent;
+    /* At most a decision, and then that it fails, or ends, while something is got for it. */
+    struct sel_dispatch_owed owed[2];
+    uint32_t owed_count;
+    struct sel_buf unsent; /* their payloads */
     size_t unsent_at;
-    uint8_t unsent_type;
-    uint32_t unsent_code;
     struct sel_dispatched *next_unsent;
     bool is_unsent;
+    struct sel_buf traces; /* trace events that no record took along yet */
     struct sel_timer alarm;
     uint32_t page_slot; /* of its coroutine, from 1; 0: none */
     /* Why it failed, if no node explains it. */
@@ -95,6 +112,7 @@ struct sel_dispatcher {
     struct sel_dispatch_blobs blobs;
     struct sel_buf payload, events, result, fields;
     bool result_failed; /* `result` says that the flow failed though it did not */
+    struct sel_dispatch_traces traces;
     struct sel_timers timers;
     struct sel_timer loop_timer;
     size_t turn_bytes; /* said in this turn */
@@ -132,6 +150,26 @@ void sel_dispatcher_refuse(struct sel_dispatched *flow, const char *error_class,
                            const char *message);
 /* The part of a STATE before the state itself. 0, SEL_EFORMAT, SEL_ENOMEM. */
 int sel_dispatcher_take_state(struct sel_dispatched *flow, struct sel_str bytes) SEL_WARN_UNUSED;
+
+/* ---- dispatcher_trace.c ---- */
+/* A trace event of the flow: as of sel_hub_ops. */
+void sel_dispatch_trace(struct sel_flow_run *run, enum sel_trace_event event,
+                        const struct sel_value *details);
+/* The first `size` bytes of the flow's events tell of the record that was put last. */
+void sel_dispatch_traces_said(struct sel_dispatched *flow, size_t size);
+/* The flow's events tell of nothing that the broker is told: they come after what was there before.
+ */
+void sel_dispatch_traces_idle(struct sel_dispatched *flow);
+/* Those that tell of no record yet are forgotten. */
+void sel_dispatch_traces_drop(struct sel_dispatched *flow);
+/* The broker has refused what the flow said: what it is not known to have is not told of. */
+void sel_dispatch_traces_refused(struct sel_dispatched *flow);
+/* Emits what the broker has, up to a bounded amount if `is_bounded`. true: there is more. */
+bool sel_dispatch_traces_emit(struct sel_dispatcher *d, bool is_bounded);
+/* The session is lost: emits what the broker is known to have, and forgets the rest. */
+void sel_dispatch_traces_lose(struct sel_dispatcher *d);
+/* So many are kept that nothing more is to be decided. */
+bool sel_dispatch_traces_are_full(const struct sel_dispatcher *d);
 
 /* ---- dispatcher_plan.c ---- */
 /* The plan for field 14, one reference. 0; SEL_ENOPATH; SEL_EFORMAT; SEL_ENOTFOUND: a flow that is

@@ -437,6 +437,7 @@ static void take_ended(struct sel_dispatched *flow, const struct sel_wire_item *
 static void take_cancel(struct sel_dispatched *flow, const struct sel_wire_item *item)
 {
     if (item->code == SEL_CANCEL_ENDED) {
+        sel_dispatch_traces_refused(flow);
         sel_dispatcher_forget(flow);
         return;
     }

@@ -584,7 +584,7 @@ static void on_opened(void *ctx, bool resumed, uint64_t shift)
         if (task->is_again) /* settled ones cannot be told from others by their number any more */
             task->done_number = task->done_number > shift ? task->done_number - shift : 0;
     }
-    sel_holder_lose_flows(h);
+    sel_holder_lose_flows(h, shift);
 }
 
 static void on_settled(void *ctx, uint64_t number)

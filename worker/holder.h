@@ -93,6 +93,11 @@ int sel_holder_return(struct sel_holder *holder, struct sel_held_task *task, uin
  * SEL_ELIMIT: no room now (see sel_holder_has_room); SEL_ERANGE: it is over a limit; SEL_ENOMEM. */
 int sel_holder_put_flow(struct sel_holder *holder,
                         const struct sel_wire_item *item) SEL_WARN_UNUSED;
+/* The number of the last one that was put in this session; 0: none was. */
+uint64_t sel_holder_flow_last(const struct sel_holder *holder);
+/* All records of ours up to this number are settled; in ops->flows_lost those of the session that
+ * is lost. */
+uint64_t sel_holder_flow_settled(const struct sel_holder *holder);
 /* Whether records of so many bytes find room now. */
 bool sel_holder_has_room(const struct sel_holder *holder, size_t size);
 /* The number of a queue's name in our direction; the broker is told of it if HELLO did not. 0 and

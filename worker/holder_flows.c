@@ -13,6 +13,16 @@ int sel_holder_put_flow(struct sel_holder *h, const struct sel_wire_item *item)
     return r;
 }
 
+uint64_t sel_holder_flow_last(const struct sel_holder *h)
+{
+    return h->flow_last;
+}
+
+uint64_t sel_holder_flow_settled(const struct sel_holder *h)
+{
+    return h->lost_settled ? h->lost_settled : h->peer.session.out.settled;
+}
+
 bool sel_holder_has_room(const struct sel_holder *h, size_t size)
 {
     return sel_session_has_room(&h->peer.session, size);
@@ -119,7 +129,7 @@ static bool keep_record_of(void *ctx, uint64_t old_number, uint64_t number, stru
     return true;
 }
 
-void sel_holder_lose_flows(struct sel_holder *h)
+void sel_holder_lose_flows(struct sel_holder *h, uint64_t settled)
 {
     struct keeping keeping = {.h = h, .next = h->ended.first};
     if (h->flow_last) {
@@ -129,6 +139,8 @@ void sel_holder_lose_flows(struct sel_holder *h)
     h->flow_last = 0;
     h->flow_queue_count = 0;
     sel_arena_reset(&h->flow_queue_arena);
+    h->lost_settled = settled;
     if (h->options.ops && h->options.ops->flows_lost)
         h->options.ops->flows_lost(h->options.ctx);
+    h->lost_settled = 0;
 }

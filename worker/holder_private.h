@@ -46,7 +46,8 @@ struct sel_holder {
     struct sel_str *flow_queues; /* names told by QUEUE: the numbers behind those of HELLO */
     uint32_t flow_queue_count, flow_queue_cap;
     struct sel_arena flow_queue_arena;
-    uint64_t flow_last; /* number of the last record about a flow; 0: none in this session */
+    uint64_t flow_last;    /* number of the last record about a flow; 0: none in this session */
+    uint64_t lost_settled; /* of the session that is being lost; 0: none is */
     bool is_draining;
     bool must_break;     /* something is lost: what we hold is to be told anew */
     uint32_t wants_told; /* when draining: queues that were told so far */
@@ -60,7 +61,8 @@ size_t sel_holder_record_max(const struct sel_holder *holder); /* that the broke
 /* ---- holder_flows.c ---- */
 bool sel_holder_is_about_flow(const struct sel_wire_item *item);
 void sel_holder_take_flow(struct sel_holder *holder, const struct sel_wire_item *item, int error);
-/* A session begins that is not the one before: what was said of flows is worth nothing. */
-void sel_holder_lose_flows(struct sel_holder *holder);
+/* A session begins that is not the one before, of which all up to `settled` was settled: what else
+ * was said of flows is worth nothing. */
+void sel_holder_lose_flows(struct sel_holder *holder, uint64_t settled);
 
 #endif

@@ -60,6 +60,9 @@ struct sel_hub_ops {
      * is told first, and false when it is about to end). May be NULL. */
     void (*deciding)(struct sel_flow_run *run, bool begins);
     void (*fetching)(struct sel_flow_run *run, bool begins);
+    /* A trace event of the run; `details` is borrowed. NULL: it is emitted at once. */
+    void (*trace)(struct sel_flow_run *run, enum sel_trace_event event,
+                  const struct sel_value *details);
     /* Frees what the owner added to the run. May be NULL. */
     void (*free)(struct sel_flow_run *run);
 };

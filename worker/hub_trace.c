@@ -22,7 +22,10 @@ static void begin(struct note *n, struct sel_flow_run *run)
 static void end(struct note *n, enum sel_trace_event event)
 {
     struct sel_value value = sel_details_end(&n->details);
-    sel_tracer_emit(n->hub->engine->tracer, event, &value);
+    if (n->hub->ops->trace)
+        n->hub->ops->trace(n->run, event, &value);
+    else
+        sel_tracer_emit(n->hub->engine->tracer, event, &value);
     sel_arena_reset(n->arena);
 }
 

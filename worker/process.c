@@ -319,6 +319,7 @@ static void add_flows(struct sel_dispatcher_stats *sum, const struct sel_worker_
     sum->nodes_finished += flows.nodes_finished;
     sum->nodes_failed += flows.nodes_failed;
     sum->held_back += flows.held_back;
+    sum->traces_lost += flows.traces_lost;
 }
 
 static void add_stats(struct sel_worker_process_stats *sum, const struct sel_worker_thread *thread)

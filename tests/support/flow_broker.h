@@ -99,6 +99,8 @@ struct flow_broker {
     bool may_not_settle; /* nothing is settled: outboxes stay full */
     int64_t fail_at; /* the allocation of the dispatcher's turns that fails, once; then it gets back
                         what it returns */
+    bool is_traced;  /* `traces` is filled */
+    bool tells_first;    /* what is settled is told before a connection breaks */
     uint32_t lose_at;    /* flows are taken away after so many DECIDEs; 0: never */
     uint32_t lose_every; /* the same, again and again */
     bool resumes;        /* the session goes on then, and nothing is taken away */
@@ -108,6 +110,10 @@ struct flow_broker {
     /* What was started: a line each. */
     const char **lines;
     uint32_t line_count;
+    /* Trace events: a line each, with labels in place of ids. */
+    struct sel_executor_observer observer;
+    const char **traces;
+    uint32_t trace_count, trace_cap;
 };
 
 /* ---- the dispatcher's side ---- */
@@ -243,6 +249,9 @@ static inline void fb_open_dispatcher(struct flow_broker *b)
     assert_ok(sel_dispatcher_new(&options, &b->dispatcher));
 }
 
+static inline void fb_on_trace(void *ctx, enum sel_trace_event event,
+                               const struct sel_value *details);
+
 /* `b` is zeroed, but for its script. */
 static inline void fb_init(struct flow_broker *b, const char *nodes, const char *flows)
 {
@@ -250,6 +259,8 @@ static inline void fb_init(struct flow_broker *b, const char *nodes, const char 
     fb_compile(b, nodes, flows);
     b->engine_options = (struct sel_executor_options){
         .system = b->system, .function_limit_us = b->function_limit_us, .log = fb_no_log};
+    b->observer = (struct sel_executor_observer){.ctx = b, .trace = fb_on_trace};
+    b->engine_options.observer = b->is_traced ? &b->observer : NULL;
     if (b->has_loop) {
         b->modules = sel_modules_new(b->modules_path);
         b->engine_options.modules = b->modules;
@@ -312,6 +323,7 @@ static inline void fb_done(struct flow_broker *b)
     }
     sel_mem_free(b->flows);
     sel_mem_free(b->lines);
+    sel_mem_free(b->traces);
     sel_mem_free(b->pending);
     broker_end_done(&b->end);
     sel_buf_done(&b->out);
@@ -428,6 +440,21 @@ static inline const char *fb_json(struct flow_broker *b, struct sel_str bytes)
         return "-";
     assert_ok(sel_value_decode(&b->arena, bytes.p, bytes.n, false, &value, NULL));
     return sel_test_json_text(&b->arena, &value);
+}
+
+static inline void fb_on_trace(void *ctx, enum sel_trace_event event,
+                               const struct sel_value *details)
+{
+    struct flow_broker *b = ctx;
+    if (b->fail_at != 0) { /* its own memory must not be short */
+        b->trace_count++;
+        return;
+    }
+    const char *text = sel_arena_printf(&b->arena, "%s %s", sel_trace_name(event),
+                                        fb_label_ids(b, sel_test_json_text(&b->arena, details)));
+    assert_true(
+        sel_mem_grow(&b->traces, &b->trace_cap, (uint64_t)b->trace_count + 1, sizeof(*b->traces)));
+    b->traces[b->trace_count++] = text;
 }
 
 static inline void fb_add_texts(struct flow_broker *b, const struct sel_parents *parents,
@@ -821,6 +848,8 @@ static inline bool fb_turn(struct flow_broker *b)
     goes_on |= fb_talk(b);
     for (uint32_t n = before + 1; n <= b->decide_count; n++) {
         if (n == b->lose_at || (b->lose_every && n % b->lose_every == 0)) {
+            if (b->tells_first)
+                sel_holder_receive(b->holder, broker_end_say(&b->end, false), b->now_us);
             fb_break(b);
             return true;
         }
