@@ -15,6 +15,8 @@ struct sel_decider {
     struct sel_plan_cache *plans;
     struct sel_id_source *ids;
     const struct sel_decide_sink *sink;
+    uint32_t run_count_max;
+    const char *run_count_key;
     struct sel_buf record;
 
     struct sel_answers answers; /* of this decision */
@@ -44,6 +46,8 @@ struct sel_decider *sel_decider_new(const struct sel_decider_options *options)
     d->plans = options->plans;
     d->ids = options->ids;
     d->sink = options->sink;
+    d->run_count_max = options->run_count_max ? options->run_count_max : UINT32_MAX;
+    d->run_count_key = options->run_count_key;
     if (options->plan) {
         d->plan_flow = sel_plan_flow(options->plan, options->flow->index);
         d->plan = d->plan_flow ? options->plan : NULL; /* unknown to it: runs in full */
@@ -289,6 +293,24 @@ static int begin_edge(struct sel_decider *d, struct sel_state *state)
     return emit_plain(d, state, SEL_EVENT_EDGES_END, 0);
 }
 
+static int too_many(struct sel_decider *d, uint32_t node)
+{
+    return sel_error_set(d->err, SEL_EFAILED, d->flow->pos,
+                         "with '%.*s' the flow would have more than %u nodes, which is the most "
+                         "that %s allows",
+                         SEL_STR_ARG(sel_system_node_name(d->system, node)), d->run_count_max,
+                         d->run_count_key);
+}
+
+/* A foreach that would be one too many in the end starts nothing. */
+static bool has_room(const struct sel_decider *d, const struct sel_state *state,
+                     const struct sel_edge_def *edge, const struct sel_value *items)
+{
+    uint64_t count = sel_value_is(items, SEL_LIST) ? sel_value_count(items) : 0;
+    return d->plan || (state->run_count <= d->run_count_max &&
+                       count * edge->to_count <= d->run_count_max - state->run_count);
+}
+
 static int fire(struct sel_decider *d, struct sel_state *state, const struct sel_edge_def *edge,
                 const struct sel_combination *combination)
 {
@@ -308,6 +330,8 @@ static int fire(struct sel_decider *d, struct sel_state *state, const struct sel
         return sel_error_set(d->err, SEL_EFAILED, edge->pos,
                              "%s returned %s; a foreach function returns a list or null",
                              edge->foreach->text, sel_value_kind_name(sel_value_kind(items)));
+    if (!has_room(d, state, edge, items))
+        return too_many(d, d->flow->nodes[edge->to[0]].node);
     struct sel_buf bytes = {0};
     sel_value_encode(items, &bytes);
     r = sel_buf_error(&bytes);
@@ -388,6 +412,8 @@ static int start_node(struct sel_decider *d, struct sel_state *state, uint32_t s
                               .combination = combination};
     bool is_flow = sel_system_is_flow(d->system, start.node);
     int r;
+    if (state->run_count >= d->run_count_max)
+        return too_many(d, start.node);
     if (is_flow) {
         r = start_flow(d, state, &start, is_fallback);
     } else {

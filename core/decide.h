@@ -124,6 +124,8 @@ struct sel_decider_options {
     struct sel_plan_cache *plans; /* for edges with `selective` */
     struct sel_id_source *ids;
     const struct sel_decide_sink *sink;
+    uint32_t run_count_max;    /* nodes that an attempt may start; 0: any number */
+    const char *run_count_key; /* by what people set it, for the error; borrowed */
 };
 
 /* NULL: out of memory. */
@@ -135,8 +137,8 @@ struct sel_decider *sel_decider_free(struct sel_decider *decider); /* returns NU
  *
  * enum sel_decide_result, or < 0: SEL_ENOMEM (call again), SEL_ESTATE (an input that does not fit:
  * a run that is not active; nothing happened), or SEL_EFAILED with `err`: the decision cannot be
- * made (no path for a selective edge, what a sink returned); the flow is to be failed with
- * sel_decide_abort. */
+ * made (no path for a selective edge, what a sink returned, one node more than run_count_max, which
+ * then has not started); the flow is to be failed with sel_decide_abort. */
 int sel_decide(struct sel_decider *decider, struct sel_state *state, const struct sel_input *input,
                int64_t unix_ms, uint32_t budget, struct sel_error *err) SEL_WARN_UNUSED;
 

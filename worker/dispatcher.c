@@ -388,6 +388,8 @@ static int fill(struct sel_dispatcher *d)
         d->hub_ops.answer = NULL;
     d->hub.ops = &d->hub_ops;
     d->hub.run_size = sizeof(struct sel_dispatched);
+    d->hub.flow_nodes_max =
+        d->options.flow_nodes_max ? d->options.flow_nodes_max : SEL_DISPATCHER_FLOW_NODES_DEFAULT;
     d->hub.unix_ms = unix_ms;
     d->hub.clock_ctx = d;
     d->loop_timer = (struct sel_timer)SEL_TIMER_INIT;

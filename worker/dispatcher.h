@@ -32,6 +32,9 @@ struct sel_dispatcher;
 
 /* Coroutines of flows that the crash page can tell apart: so many slots behind those of tasks. */
 #define SEL_DISPATCHER_SLOTS 16u
+#define SEL_DISPATCHER_FLOW_NODES_DEFAULT 10000000u /* about 1.1 GB here, and as much again there  \
+                                                     */
+#define SEL_DISPATCHER_FLOW_NODES_MAX 4000000000u
 
 /* What a decision asks, for `answer` below. */
 struct sel_dispatcher_question {
@@ -61,6 +64,7 @@ struct sel_dispatcher_options {
     uint32_t thread;             /* in the page */
     uint32_t first_slot;         /* in the page: SEL_DISPATCHER_SLOTS from here on are ours */
     uint32_t budget;             /* conditions and starts of a step, which is one DECIDE; 0: 512 */
+    uint32_t flow_nodes_max;     /* a flow that would start more fails; 0: the default */
     uint32_t state_decisions;    /* after so many DECIDEs of a flow comes a STATE; 0: 1000 */
     const struct sel_dispatcher_ops *ops; /* NULL: none */
     void *ctx;

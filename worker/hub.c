@@ -124,7 +124,9 @@ static int fill_run(struct sel_flow_run *run, const struct sel_hub_run_options *
                                           .world = &hub->world,
                                           .plans = hub->plans,
                                           .ids = &hub->ids,
-                                          .sink = &run->sink};
+                                          .sink = &run->sink,
+                                          .run_count_max = hub->flow_nodes_max,
+                                          .run_count_key = "--flow-nodes-max"};
     run->decider = sel_decider_new(&decider);
     if (!run->decider)
         return SEL_ENOMEM;

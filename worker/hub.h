@@ -176,6 +176,7 @@ struct sel_hub {
     void *clock_ctx;
     struct sel_plan_cache *plans;
     struct sel_predicate_world world;
+    uint32_t flow_nodes_max; /* that an attempt of a flow may start; 0: any number */
     struct sel_prng prng;
     struct sel_flow_run *first_ready, *last_ready;
     struct sel_flow_run *all;

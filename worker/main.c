@@ -128,6 +128,7 @@ static int start(struct program *p)
         .window = (uint32_t)s->window,
         .dispatchers = (uint32_t)s->dispatchers,
         .flows = (uint32_t)s->flow_window,
+        .flow_nodes_max = (uint32_t)s->flow_nodes_max,
         .name = s->name,
         .id = p->life.id,
         .incarnation = p->life.incarnation,

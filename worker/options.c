@@ -65,6 +65,9 @@ static const struct option_def options[] = {
      "N",
      "flows that each thread that decides has at a time; 0: this worker decides none (default: "
      "4096)"},
+    {"flow-nodes-max", 0, KIND_NUMBER, MEMBER(flow_nodes_max), "SELINON_WORKER_FLOW_NODES_MAX", 1,
+     SEL_DISPATCHER_FLOW_NODES_MAX, "N",
+     "nodes that a flow may start; one that would start more fails (default: 10000000)"},
     {"drain-timeout", 0, KIND_SECONDS, MEMBER(drain_timeout_us), "SELINON_WORKER_DRAIN_TIMEOUT", 0,
      DRAIN_S_MAX, "SECONDS", "how long what runs may go on after SIGTERM (default: 60)"},
     {"name", 0, KIND_TEXT, MEMBER(name), "SELINON_WORKER_NAME", 0, 0, "TEXT",
@@ -284,7 +287,8 @@ int sel_worker_settings_parse(int argc, char **argv,
     struct parser p = {.arena = arena, .settings = ret, .err = err ? err : &own};
     *ret = (struct sel_worker_settings){.drain_timeout_us = DRAIN_S_DEFAULT * INT64_C(1000000),
                                         .threads = -1,
-                                        .flow_window = SEL_WORKER_FLOWS_DEFAULT};
+                                        .flow_window = SEL_WORKER_FLOWS_DEFAULT,
+                                        .flow_nodes_max = SEL_DISPATCHER_FLOW_NODES_DEFAULT};
     int r = take_command_line(&p, argc, argv);
     if (r == 0 && getenv_fn)
         r = take_environment(&p, getenv_fn, ctx);

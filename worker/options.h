@@ -31,6 +31,7 @@ struct sel_worker_settings {
     int64_t slots, window;
     int64_t dispatchers; /* threads that only decide; 0: those that run tasks do it too */
     int64_t flow_window; /* of a thread that decides */
+    int64_t flow_nodes_max;
     int64_t drain_timeout_us;
     bool pin, no_supervisor, help, version;
     int64_t verbosity;

@@ -43,13 +43,14 @@ struct sel_worker_process_options {
     uint32_t broker_count;
     const char *const *queues; /* NULL: those of all tasks and flows of the system */
     uint32_t queue_count;
-    uint32_t threads;     /* that run tasks; 0: 1, or none if there are dispatchers */
-    uint32_t slots;       /* of a thread; 0: the default */
-    uint32_t window;      /* tasks that a thread may have; 0: enough for the pipe to stay full */
-    uint32_t dispatchers; /* threads that only decide flows; 0: those that run tasks do it too */
-    uint32_t flows;       /* of a thread that decides; 0: the worker decides none */
-    const char *name;     /* for people; NULL: host:process */
-    struct sel_id id;     /* of the process; zero: random. Thread n has it with n xor-ed to `lo` */
+    uint32_t threads;        /* that run tasks; 0: 1, or none if there are dispatchers */
+    uint32_t slots;          /* of a thread; 0: the default */
+    uint32_t window;         /* tasks that a thread may have; 0: enough for the pipe to stay full */
+    uint32_t dispatchers;    /* threads that only decide flows; 0: those that run tasks do it too */
+    uint32_t flows;          /* of a thread that decides; 0: the worker decides none */
+    uint32_t flow_nodes_max; /* that a flow may start; 0: the default */
+    const char *name;        /* for people; NULL: host:process */
+    struct sel_id id; /* of the process; zero: random. Thread n has it with n xor-ed to `lo` */
     uint32_t incarnation;
     bool pin;                      /* thread n to the n-th of the CPUs that are allowed */
     struct sel_crash_page *page;   /* with all threads, SEL_WORKER_PAGE_SLOTS each; NULL: none */

@@ -277,6 +277,7 @@ static int make_dispatcher(struct sel_worker_thread *thread)
                                              .loop = thread->loop,
                                              .holder = thread->holder,
                                              .seed = random_number(),
+                                             .flow_nodes_max = p->options.flow_nodes_max,
                                              .page = p->options.page,
                                              .thread = thread->index,
                                              .first_slot = p->slots};

@@ -95,6 +95,7 @@ struct flow_broker {
     const char *fails; /* names of tasks, " A B@0 ": A fails always, B in attempt 0 of its flow */
     const char *no_answers; /* names of functions that fail */
     uint32_t budget;        /* of the dispatcher's steps */
+    uint32_t flow_nodes_max;
     size_t keep_bytes_max;
     bool may_not_settle; /* nothing is settled: outboxes stay full */
     int64_t fail_at; /* the allocation of the dispatcher's turns that fails, once; then it gets back
@@ -244,6 +245,7 @@ static inline void fb_open_dispatcher(struct flow_broker *b)
                                              .seed = b->seed + 1,
                                              .page = b->page,
                                              .budget = b->budget,
+                                             .flow_nodes_max = b->flow_nodes_max,
                                              .ops = b->has_loop ? NULL : &fb_dispatcher_ops,
                                              .ctx = b};
     assert_ok(sel_dispatcher_new(&options, &b->dispatcher));

@@ -16,7 +16,7 @@ static const char nodes[] =
     "  - {name: S, import: selinon.storages.memory, classname: InMemoryStorage, configuration: "
     "{}}\n"
     "flows: [diamond, fall, foreach, sub, inner, deep, retry, first, throttled, sampled, wide, "
-    "selected, nowait, eager, subfall, innerfall, functions, large]\n";
+    "selected, nowait, eager, subfall, innerfall, functions, large, spread]\n";
 
 static const char flows[] =
     "flow-definitions:\n"
@@ -121,6 +121,11 @@ static const char flows[] =
     "      - {from: , to: A}\n"
     "      - {from: A, to: innerfall, foreach: {import: m, function: large, "
     "propagate_result: true}}\n"
+    "  - name: spread\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: B, foreach: {import: m, function: many}}\n"
+    "      - {from: B, to: C}\n"
     "  - name: functions\n"
     "    edges:\n"
     "      - {from: , to: A, foreach: {import: m, function: broken}}\n";
@@ -449,6 +454,82 @@ static void test_a_request_without_a_path_fails_at_once(void **state)
     }
 }
 
+static uint32_t occurrences(const char *text, const char *word)
+{
+    uint32_t count = 0;
+    for (const char *at = text; (at = strstr(at, word)); at += strlen(word))
+        count++;
+    return count;
+}
+
+/* What the broker was told to start is what the result tells of, whatever the limit cut short. */
+static void check_limit(const char *flow, uint32_t limit, uint32_t budget, uint32_t lose_every,
+                        uint32_t started, const char *one_more)
+{
+    struct flow_broker b;
+    struct sel_arena arena = {0};
+    begin(&b, NULL);
+    b.flow_nodes_max = limit;
+    b.budget = budget;
+    b.lose_every = lose_every;
+    (void)tell(&b, flow, NULL, NULL, &arena);
+    const char *result = fb_json(&b, sel_buf_str(&b.flows[0].result));
+    assert_int_equal(b.line_count, started);
+    assert_int_equal(b.flows[0].run_count, started);
+    assert_int_equal(occurrences(fb_label_ids(&b, result), "\"R0-0."), started);
+    assert_int_equal(b.flows[0].outcome, one_more ? SEL_OUTCOME_FAILURE : SEL_OUTCOME_SUCCESS);
+    assert_true(sel_dispatcher_is_empty(b.dispatcher));
+    if (one_more) {
+        assert_non_null(strstr(result, "\"class\":\"FlowError\""));
+        assert_non_null(
+            strstr(result, sel_arena_printf(&b.arena,
+                                            "\"message\":\"with '%s' the flow would have more than "
+                                            "%u nodes, which is the most that --flow-nodes-max "
+                                            "allows\"",
+                                            one_more, limit)));
+    }
+    fb_done(&b);
+    sel_arena_done(&arena);
+}
+
+static void test_a_flow_has_so_many_nodes_and_no_more(void **state)
+{
+    (void)state;
+    check_limit("spread", 25, 0, 0, 25, NULL);
+    check_limit("spread", 24, 0, 0, 24, "C");
+    check_limit("spread", 13, 0, 0, 13, "C");
+    check_limit("spread", 12, 0, 0, 1, "B"); /* twelve more are seen to be too many at once */
+    check_limit("diamond", 1, 0, 0, 1, "B");
+    check_limit("foreach", 169, 0, 0, 169, NULL);
+}
+
+/* A decision that is told in steps, each of few starts: earlier ones are told already. */
+static void test_the_limit_of_nodes_is_met_in_the_midst_of_a_decision(void **state)
+{
+    (void)state;
+    for (uint32_t limit = 100; limit < 106; limit++)
+        check_limit("foreach", limit, 4, 0, limit, "D");
+    check_limit("foreach", 100, 1, 0, 100, "D");
+    check_limit("foreach", 100, 4, 3, 100, "D");
+    check_limit("foreach", 168, 0, 2, 168, "D");
+}
+
+static void test_a_flow_over_the_limit_is_no_matter_of_others(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    begin(&b, NULL);
+    b.flow_nodes_max = 10;
+    fb_init(&b, nodes, flows);
+    static const char *const names[] = {"spread", "diamond", "spread", "fall"};
+    for (size_t i = 0; i < SEL_COUNT(names); i++)
+        (void)fb_submit(&b, names[i], NULL, NULL);
+    fb_run_all(&b);
+    for (size_t i = 0; i < SEL_COUNT(names); i++)
+        assert_int_equal(b.flows[i].outcome, i % 2 ? SEL_OUTCOME_SUCCESS : SEL_OUTCOME_FAILURE);
+    fb_done(&b);
+}
+
 /* Begins a flow and lets it wait for its first runs. */
 static struct fb_flow *begin_flow(struct flow_broker *b, const char *name)
 {
@@ -616,6 +697,9 @@ int main(void)
         cmocka_unit_test(test_a_flow_that_nobody_knows_goes_elsewhere),
         cmocka_unit_test(test_a_throttled_flow_is_put_off_once),
         cmocka_unit_test(test_a_request_without_a_path_fails_at_once),
+        cmocka_unit_test(test_a_flow_has_so_many_nodes_and_no_more),
+        cmocka_unit_test(test_the_limit_of_nodes_is_met_in_the_midst_of_a_decision),
+        cmocka_unit_test(test_a_flow_over_the_limit_is_no_matter_of_others),
         cmocka_unit_test(test_a_flow_is_cancelled),
         cmocka_unit_test(test_a_flow_that_ended_elsewhere_is_forgotten),
         cmocka_unit_test(test_a_cancel_of_another_delivery_is_nothing),

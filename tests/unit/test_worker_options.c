@@ -51,6 +51,7 @@ static void test_defaults(void **state)
     assert_int_equal(s.threads, -1);
     assert_int_equal(s.dispatchers, 0);
     assert_int_equal(s.flow_window, SEL_WORKER_FLOWS_DEFAULT);
+    assert_int_equal(s.flow_nodes_max, 10000000);
     assert_null(s.mock);
     assert_int_equal(s.slots, 0);
     assert_int_equal(s.window, 0);
@@ -140,12 +141,15 @@ static void test_a_worker_may_only_decide_or_only_run(void **state)
     static const char *const decides[] = {"-nn", "-t0", "--dispatchers", "2", NULL};
     static const char *const runs[] = {"-nn", "-t3", NULL};
     static const char *const vars[] = {"SELINON_WORKER_FLOWS", "0", NULL};
+    static const char *const limits[] = {"SELINON_WORKER_FLOW_NODES_MAX", "20", NULL};
     assert_ok(parse(&arena, decides, NULL, &s, NULL));
     assert_int_equal(s.threads, 0);
     assert_int_equal(s.dispatchers, 2);
     assert_ok(parse(&arena, runs, vars, &s, NULL));
     assert_int_equal(s.threads, 3);
     assert_int_equal(s.flow_window, 0);
+    assert_ok(parse(&arena, runs, limits, &s, NULL));
+    assert_int_equal(s.flow_nodes_max, 20);
     sel_arena_done(&arena);
 }
 
@@ -182,6 +186,8 @@ static void test_refusals_say_what_is_wrong(void **state)
         {{"-nn", "--flows=0", "--dispatchers=1"}, {NULL}, "--dispatchers have nothing to do"},
         {{"-nn", "-t1000", "--dispatchers=25"}, {NULL}, "more than 1024 together"},
         {{"-nn", "--flows=1000001"}, {NULL}, "--flows cannot be '1000001'"},
+        {{"-nn", "--flow-nodes-max=0"}, {NULL}, "--flow-nodes-max cannot be '0'"},
+        {{"-nn", "--flow-nodes-max=4000000001"}, {NULL}, "is a number from 1 to 4000000000"},
         {{"-nn", "--mock-state=s"}, {NULL}, "are for --mock"},
         {{"-nn", "--mock=m", "--mock-speed=0"}, {NULL}, "--mock-speed cannot be '0'"},
         {{"-n", "n", "-s1.5", NULL}, {NULL}, "--slots cannot be '1.5'"},
