@@ -61,7 +61,8 @@ const struct sel_broker_setting sel_broker_settings[] = {
     {"result_max", SEL_BROKER_COUNT, OPTION(result_max), "100000", 1, 100000000,
      .help = "results that are kept after they have been delivered"},
     {"result_bytes_max", SEL_BROKER_SIZE, OPTION(result_bytes_max), "auto", KIB, TIB,
-     .help = "bytes of these results; auto: an eighth of memory_max"},
+     .help =
+         "bytes of these results, nodes of large flows among them; auto: an eighth of memory_max"},
     {"result_ttl", SEL_BROKER_TIME, OPTION(result_ttl_us), "1h", MS, 3650 * DAY,
      .help = "for so long such a result is kept"},
     {"memory_max", SEL_BROKER_SIZE, OPTION(memory_max), "1GiB", 4 * MIB, 64 * TIB,

@@ -33,6 +33,7 @@ struct taking {
     uint32_t groups_made;
     bool made_args;                /* what open runs need of the submit is kept */
     uint8_t *result;               /* with an end: the blob of the result */
+    uint32_t nodes;                /* the same: their piece, SEL_NONE: none */
     struct sel_flow_try *next_try; /* with an end that begins anew */
     struct sel_log_place end_place;
 };
@@ -312,6 +313,24 @@ static int log_used(struct taking *g)
     return sel_broker_log_put(g->b, &m, g->level, NULL);
 }
 
+/* The nodes of a large flow, which its `events` are at its end. */
+static int make_nodes(struct taking *g)
+{
+    struct sel_log_place place;
+    const struct sel_decision *d = g->d;
+    struct sel_id id = g->is_logged ? sel_broker_piece_id(g->b) : (struct sel_id){0, 0};
+    if (d->events.n == 0 || g->flow->parent)
+        return 0;
+    int r = g->is_logged ? sel_broker_log_piece(g->b, g->t, id, SEL_PIECE_NODES, d->number, 0,
+                                                g->level, d->events, &place)
+                         : 0;
+    if (r < 0)
+        return r;
+    g->nodes = sel_broker_piece_new(g->b, id, SEL_PIECE_NODES, g->level, d->events,
+                                    g->is_logged ? &place : NULL);
+    return g->nodes == SEL_NONE ? SEL_ENOMEM : 0;
+}
+
 static int make_end(struct taking *g)
 {
     struct sel_broker *b = g->b;
@@ -327,6 +346,8 @@ static int make_end(struct taking *g)
     uint32_t had_args = g->flow->args;
     int r = sel_broker_flow_keep_args(b, g->flow_entry, g->flow->open_count + b->fresh_count > 0);
     g->made_args = had_args != g->flow->args;
+    if (r == 0)
+        r = make_nodes(g);
     if (r < 0)
         return r;
     if (result.n && (!g->is_logged || b->payload_bytes + result.n <= b->options.payload_memory)) {
@@ -364,6 +385,7 @@ static void unmake(struct taking *g)
     for (uint32_t i = 0; i < g->blobs_made; i++)
         sel_broker_piece_unref(b, g->blobs[i]);
     sel_broker_piece_unref(b, g->events);
+    sel_broker_piece_unref(b, g->nodes);
     if (g->next_try)
         sel_broker_try_unref(b, g->next_try);
     if (g->made_args) {
@@ -447,6 +469,7 @@ static void count_end(struct taking *g)
         sel_broker_flow_set_try(b, g->flow_entry, g->next_try);
         sel_broker_task_retry(b, g->flow_entry, d->countdown_us);
     } else {
+        sel_broker_flow_set_nodes(b, g->flow, g->nodes);
         sel_broker_task_finish(b, g->flow_entry, (uint16_t)d->outcome, g->result, d->result.n,
                                g->is_logged ? &g->end_place : NULL);
     }
@@ -573,6 +596,7 @@ static uint64_t decide(struct sel_broker *b, struct sel_broker_session *s, uint3
                        .level = entry->level,
                        .is_logged = entry->level > SEL_LEVEL_MEMORY,
                        .events = SEL_NONE,
+                       .nodes = SEL_NONE,
                        .blob_rest = d.blobs};
     sel_broker_try_ref(g.t);
     int r = take(&g);

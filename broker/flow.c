@@ -50,8 +50,12 @@ bool sel_broker_flow_init(struct sel_broker *b, uint32_t i)
     struct sel_flow *flow = sel_pool_alloc(&b->pool, sizeof(*flow));
     if (!flow)
         return false;
-    *flow = (struct sel_flow){
-        .id = entry->id, .entry = i, .refs = 1, .args = SEL_NONE, .since_us = b->now.mono_us};
+    *flow = (struct sel_flow){.id = entry->id,
+                              .entry = i,
+                              .refs = 1,
+                              .args = SEL_NONE,
+                              .nodes = SEL_NONE,
+                              .since_us = b->now.mono_us};
     entry->kind = SEL_KIND_FLOW;
     entry->flow = flow;
     return true;
@@ -205,6 +209,7 @@ void sel_broker_flow_gone(struct sel_broker *b, uint32_t i)
     struct sel_task_entry *entry = sel_broker_task_at(b, i);
     struct sel_flow *flow = entry->flow;
     sel_broker_flow_set_try(b, i, NULL);
+    sel_broker_flow_set_nodes(b, flow, SEL_NONE);
     SEL_ASSERT(!flow->blob);
     flow->entry = SEL_NONE;
     entry->flow = NULL;
@@ -428,6 +433,13 @@ void sel_broker_piece_unref(struct sel_broker *b, uint32_t piece)
     sel_broker_log_release(b, piece);
     entry->extra = SEL_NONE;
     sel_broker_task_remove(b, piece);
+}
+
+void sel_broker_flow_set_nodes(struct sel_broker *b, struct sel_flow *flow, uint32_t piece)
+{
+    uint32_t old = flow->nodes;
+    flow->nodes = piece;
+    sel_broker_piece_unref(b, old);
 }
 
 static bool is_behind(const struct sel_task_entry *x, const struct sel_task_entry *y)

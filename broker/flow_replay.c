@@ -102,6 +102,7 @@ static int replay_submit(struct sel_broker *b, const struct sel_mutation *m,
     struct sel_task_entry *entry = sel_broker_task_at(b, i);
     if (entry->state == SEL_TASK_ENDED && entry->sequence == m->sequence)
         return 0; /* its end is known: this is a copy that came late */
+    sel_broker_flow_set_nodes(b, entry->flow, SEL_NONE);
     t = try_for(b, i, m->try_count);
     if (!t)
         return SEL_ENOMEM;
@@ -428,6 +429,32 @@ static int fill_piece(struct sel_broker *b, uint32_t i, const struct sel_mutatio
     return sel_broker_task_keep_blob(b, i, (struct sel_str){NULL, 0}, m->payload) ? 0 : SEL_ENOMEM;
 }
 
+/* It stands before the end of its flow, or as a copy behind it. */
+static int replay_nodes(struct sel_broker *b, const struct sel_mutation *m,
+                        struct sel_log_place place)
+{
+    bool is_bad;
+    struct sel_flow_ref ref;
+    if (!sel_flow_ref_decode(m->fields, &ref))
+        return SEL_EFORMAT;
+    uint32_t entry = flow_for(b, ref.flow, &is_bad), i = sel_broker_task_find(b, m->id);
+    if (entry == SEL_NONE)
+        return bad_or_no_memory(is_bad);
+    struct sel_flow *flow = sel_broker_task_at(b, entry)->flow;
+    if (i != SEL_NONE && i != flow->nodes)
+        return SEL_EFORMAT;
+    if (i == SEL_NONE) {
+        i = sel_broker_piece_new(b, m->id, SEL_PIECE_NODES, m->level, (struct sel_str){NULL, 0},
+                                 NULL);
+        if (i == SEL_NONE)
+            return SEL_ENOMEM;
+        sel_broker_flow_set_nodes(b, flow, i);
+    }
+    if (m->sequence > b->sequence)
+        b->sequence = m->sequence;
+    return fill_piece(b, i, m, &ref, place);
+}
+
 static int replay_piece(struct sel_broker *b, const struct sel_mutation *m,
                         struct sel_log_place place)
 {
@@ -435,6 +462,8 @@ static int replay_piece(struct sel_broker *b, const struct sel_mutation *m,
     int r = 0;
     if (m->code == SEL_PIECE_THROTTLE)
         return replay_throttle(b, m, place);
+    if (m->code == SEL_PIECE_NODES)
+        return replay_nodes(b, m, place);
     if (m->code > SEL_PIECE_BLOB || !sel_flow_ref_decode(m->fields, &ref))
         return SEL_EFORMAT;
     struct sel_flow_try *t = try_of(b, ref.flow, ref.attempt, &r);

@@ -133,6 +133,7 @@ enum sel_piece_type {
     SEL_PIECE_EVENTS,   /* of the decision `number` */
     SEL_PIECE_BLOB,     /* arguments or parents of runs; counted references */
     SEL_PIECE_THROTTLE, /* the name of what is throttled; at_us: when the next one may start */
+    SEL_PIECE_NODES,    /* of a flow that has ended: proto/nodes.h */
 };
 
 /* Runs that were started alike. */
@@ -178,6 +179,7 @@ struct sel_flow {
     uint32_t waits_for;  /* sub-flows of its attempt: with some it takes none of a worker's room */
     uint32_t open_count; /* runs and sub-flows, of all attempts, not ended with all below them */
     uint32_t args;       /* piece: the arguments outlive the submit; SEL_NONE */
+    uint32_t nodes; /* piece: what its result has numbers for, as long as it is kept; SEL_NONE */
     uint16_t run_flags;
     uint8_t name_size;
     bool is_nowait, is_throttled, is_done, has_tree_pin;
@@ -741,6 +743,8 @@ void sel_broker_flow_gone(struct sel_broker *b, uint32_t entry);
 void sel_broker_flow_adopt(struct sel_flow *child, struct sel_flow_try *parent, uint32_t ordinal);
 struct sel_run_group *sel_broker_group_new(struct sel_broker *b, struct sel_str fields);
 void sel_broker_group_unref(struct sel_broker *b, struct sel_run_group *group, uint32_t count);
+/* The piece with its nodes, whose reference it takes over; SEL_NONE: none. */
+void sel_broker_flow_set_nodes(struct sel_broker *b, struct sel_flow *flow, uint32_t piece);
 /* A piece with these bytes; `place`: where they are in the journal, NULL: nowhere. SEL_NONE: out of
  * memory. */
 uint32_t sel_broker_piece_new(struct sel_broker *b, struct sel_id id, enum sel_piece_type type,

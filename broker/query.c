@@ -309,6 +309,7 @@ static const struct {
     {"flow", sel_broker_ask_flow},
     {"flow.runs", sel_broker_ask_flow_runs},
     {"flow.history", sel_broker_ask_flow_history},
+    {"flow.nodes", sel_broker_ask_flow_nodes},
 };
 
 static int ask(struct sel_broker_question *query)
@@ -318,7 +319,7 @@ static int ask(struct sel_broker_question *query)
             return questions[i].fn(query);
     }
     query->text = "no such question; there are status, queues, workers, sessions, task, flows, "
-                  "flow, flow.runs, flow.history, drain, resume, config";
+                  "flow, flow.runs, flow.history, flow.nodes, drain, resume, config";
     return SEL_EUNSUPPORTED;
 }
 
@@ -331,6 +332,8 @@ static uint32_t code_of(int r)
         return SEL_CODE_UNSUPPORTED;
     case SEL_ENOMEM:
         return SEL_CODE_FULL;
+    case SEL_ESTATE:
+        return SEL_CODE_ILLEGAL;
     default:
         return SEL_CODE_MALFORMED;
     }

@@ -22,10 +22,19 @@ void sel_broker_put_text(struct sel_value_builder *map, struct sel_arena *arena,
 void sel_broker_put_id(struct sel_value_builder *map, struct sel_arena *arena, const char *key,
                        struct sel_id id);
 
+/* The entry of the flow that the text `id` of the arguments names. 0, or an error with its text. */
+int sel_broker_question_flow(struct sel_broker_question *question, uint32_t *ret) SEL_WARN_UNUSED;
+/* A number of the arguments that is not negative; else `value`. */
+uint64_t sel_broker_question_number(const struct sel_broker_question *question, const char *key,
+                                    uint64_t value);
+
 /* ---- query_flows.c: docs/operations.md, "Questions about flows" ---- */
 int sel_broker_ask_flows(struct sel_broker_question *question);
 int sel_broker_ask_flow(struct sel_broker_question *question);
 int sel_broker_ask_flow_runs(struct sel_broker_question *question);
 int sel_broker_ask_flow_history(struct sel_broker_question *question);
+
+/* ---- query_nodes.c ---- */
+int sel_broker_ask_flow_nodes(struct sel_broker_question *question);
 
 #endif

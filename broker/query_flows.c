@@ -40,7 +40,8 @@ static struct sel_str text_arg(const struct sel_broker_question *q, const char *
                                                   : (struct sel_str){NULL, 0};
 }
 
-static uint64_t number_arg(const struct sel_broker_question *q, const char *key, uint64_t value)
+uint64_t sel_broker_question_number(const struct sel_broker_question *q, const char *key,
+                                    uint64_t value)
 {
     const struct sel_value *arg = sel_value_get_c(&q->q->args, key);
     int64_t number;
@@ -51,7 +52,7 @@ static uint64_t number_arg(const struct sel_broker_question *q, const char *key,
 
 static uint32_t limit_arg(const struct sel_broker_question *q)
 {
-    uint64_t limit = number_arg(q, "limit", LIMIT_MAX);
+    uint64_t limit = sel_broker_question_number(q, "limit", LIMIT_MAX);
     return limit == 0 || limit > LIMIT_MAX ? LIMIT_MAX : (uint32_t)limit;
 }
 
@@ -74,7 +75,7 @@ static int entry_arg(struct sel_broker_question *q, const char *key, uint32_t *r
     return 0;
 }
 
-static int flow_arg(struct sel_broker_question *q, uint32_t *ret)
+int sel_broker_question_flow(struct sel_broker_question *q, uint32_t *ret)
 {
     int r = entry_arg(q, "id", ret);
     if (r == 0 && sel_broker_task_at(q->b, *ret)->kind != SEL_KIND_FLOW) {
@@ -255,13 +256,13 @@ static uint32_t add_children(struct sel_broker_question *q, struct sel_value_bui
 int sel_broker_ask_flow_runs(struct sel_broker_question *q)
 {
     uint32_t i, count = 0, limit = limit_arg(q);
-    int r = flow_arg(q, &i);
+    int r = sel_broker_question_flow(q, &i);
     if (r < 0)
         return r;
     const struct sel_flow *flow = sel_broker_task_at(q->b, i)->flow;
     const struct sel_flow_try *t = flow->current;
     bool goes_on = sel_value_get_c(&q->q->args, "after") != NULL;
-    uint64_t ordinal = goes_on ? number_arg(q, "after", 0) + 1 : 0;
+    uint64_t ordinal = goes_on ? sel_broker_question_number(q, "after", 0) + 1 : 0;
     struct sel_value_builder list, map;
     struct sel_value value = sel_value_null;
     sel_value_begin_list(&list, q->arena);
@@ -316,11 +317,11 @@ static size_t add_item(struct sel_broker_question *q, struct sel_value_builder *
 int sel_broker_ask_flow_history(struct sel_broker_question *q)
 {
     uint32_t i;
-    int r = flow_arg(q, &i);
+    int r = sel_broker_question_flow(q, &i);
     if (r < 0)
         return r;
     const struct sel_flow_try *t = sel_broker_task_at(q->b, i)->flow->current;
-    uint64_t from = number_arg(q, "from", 0), at = 0;
+    uint64_t from = sel_broker_question_number(q, "from", 0), at = 0;
     uint32_t piece = t ? t->piece_first : SEL_NONE, count = 0;
     size_t bytes = 0;
     struct sel_value_builder list, map;

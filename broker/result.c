@@ -34,9 +34,13 @@ void sel_broker_note_free(struct sel_broker *b, uint32_t note)
 
 /* ---- results that are kept ---- */
 
-static uint64_t kept_bytes(const struct sel_task_entry *task)
+/* With its nodes, which come before it is retained and go after it. */
+static uint64_t kept_bytes(const struct sel_broker *b, const struct sel_task_entry *task)
 {
-    return sizeof(*task) + task->blob_size;
+    uint64_t bytes = sizeof(*task) + task->blob_size;
+    if (task->kind == SEL_KIND_FLOW && task->flow->nodes != SEL_NONE)
+        bytes += sel_broker_task_at(b, task->flow->nodes)->blob_size;
+    return bytes;
 }
 
 /* Dropped in the order in which they were heard. */
@@ -53,7 +57,7 @@ static void retain(struct sel_broker *b, uint32_t i)
         sel_broker_task_at(b, b->result_last)->next = i;
     b->result_last = i;
     b->result_count++;
-    b->result_bytes += kept_bytes(task);
+    b->result_bytes += kept_bytes(b, task);
 }
 
 static uint32_t take_oldest(struct sel_broker *b)
@@ -66,7 +70,7 @@ static uint32_t take_oldest(struct sel_broker *b)
     task->next = SEL_NONE;
     task->flags &= (uint8_t)~SEL_TASK_RETAINED;
     b->result_count--;
-    b->result_bytes -= kept_bytes(task);
+    b->result_bytes -= kept_bytes(b, task);
     return i;
 }
 

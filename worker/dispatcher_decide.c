@@ -251,7 +251,8 @@ static const char *class_of(struct sel_dispatched *flow, enum sel_decide_result 
     return flow->reason_class.n ? sel_buf_cstr(&flow->reason_class) : "FlowError";
 }
 
-/* {active_nodes, finished_nodes, failed_nodes} and, of a failure, {class, message}. */
+/* {active_nodes, finished_nodes, failed_nodes}, with numbers in place of nodes {pages} and, of a
+ * failure, {class, message}. Pages of nodes become the events of the DECIDE. */
 static int root_result(struct sel_dispatched *flow, enum sel_decide_result result,
                        struct sel_arena *arena, struct sel_buf *out)
 {
@@ -259,12 +260,18 @@ static int root_result(struct sel_dispatched *flow, enum sel_decide_result resul
     struct sel_flow_run *run = &flow->run;
     struct sel_value_builder map;
     struct sel_value state, value;
+    uint32_t pages = 0;
+    bool is_large = run->state.run_count > SEL_STATE_VALUE_NODES_MAX;
     int r = sel_state_to_value(arena, run->hub->system, run->flow, &run->state, &state);
+    if (r == 0 && is_large)
+        r = sel_dispatcher_put_nodes(flow, &flow->d->events, &pages);
     if (r < 0)
         return r;
     sel_value_begin_map(&map, arena);
     for (size_t i = 0; i < SEL_COUNT(lists); i++)
         sel_value_put_c(&map, lists[i], *sel_value_get_c(&state, lists[i]));
+    if (is_large)
+        sel_value_put_c(&map, "pages", sel_value_from_u64(pages));
     if (result != SEL_DECIDE_END) {
         const char *text =
             result == SEL_DECIDE_CANCELED ? "the flow was cancelled" : why(flow, arena);
@@ -313,6 +320,7 @@ static void on_attempt_ends(struct sel_flow_run *run, enum sel_decide_result res
     struct sel_dispatched *flow = sel_dispatched_of(run);
     struct sel_dispatcher *d = flow->d;
     sel_buf_clear(&d->result);
+    sel_buf_clear(&d->events);
     d->result_failed = false;
     sel_hub_observe_end(run, result, flow->is_root);
     if (result == SEL_DECIDE_RETRY)
@@ -364,6 +372,7 @@ static int shrink(struct sel_dispatched *flow, struct sel_decision *end)
                                "arguments of sub-flows";
     sel_decision_writer_done(&d->writer);
     sel_buf_clear(&d->result);
+    sel_buf_clear(&d->events);
     sel_buf_clear(&flow->reason);
     sel_buf_put_c(&flow->reason, text);
     sel_dispatch_traces_drop(flow);
@@ -374,7 +383,7 @@ static int shrink(struct sel_dispatched *flow, struct sel_decision *end)
     end->is_end = true;
     end->outcome = SEL_OUTCOME_FAILURE;
     end->result = sel_buf_str(&d->result);
-    end->events.n = 0;
+    end->events = sel_buf_str(&d->events);
     return r < 0 ? r : sel_decision_writer_end(&d->writer, end, &d->payload);
 }
 
@@ -405,14 +414,15 @@ static void put_description(struct sel_dispatched *flow, struct sel_buf *out)
     made->n = made->p ? description.n : 0;
 }
 
-/* What nobody who goes on from there needs is not told: nobody goes on from an end. */
+/* What nobody who goes on from there needs is not told: nobody goes on from an end. An end has the
+ * nodes of a large flow there, see root_result. */
 static int encode_events(struct sel_dispatched *flow, int result)
 {
     struct sel_dispatcher *d = flow->d;
     const struct sel_buf *record = sel_decider_record(flow->run.decider);
-    sel_buf_clear(&d->events);
     if (is_end(result))
         return sel_buf_error(&d->result);
+    sel_buf_clear(&d->events);
     if (flow->is_described)
         sel_flow_put_history(d->hub.system, flow->run.flow, false, &d->events);
     else

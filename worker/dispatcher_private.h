@@ -171,6 +171,12 @@ void sel_dispatch_traces_lose(struct sel_dispatcher *d);
 /* So many are kept that nothing more is to be decided. */
 bool sel_dispatch_traces_are_full(const struct sel_dispatcher *d);
 
+/* ---- dispatcher_nodes.c ---- */
+/* Appends the nodes of a flow that ends, as the `events` of its last DECIDE carry them. *ret_pages:
+ * how many; 0: they are more than it has room for, nothing is appended. 0 or SEL_ENOMEM. */
+int sel_dispatcher_put_nodes(const struct sel_dispatched *flow, struct sel_buf *out,
+                             uint32_t *ret_pages) SEL_WARN_UNUSED;
+
 /* ---- dispatcher_plan.c ---- */
 /* The plan for field 14, one reference. 0; SEL_ENOPATH; SEL_EFORMAT; SEL_ENOTFOUND: a flow that is
  * not here; SEL_ENOMEM. */

@@ -54,7 +54,7 @@ struct fb_flow {
     uint32_t *ends; /* ordinals in the order of their ends */
     uint32_t end_count, end_cap;
     uint32_t outcome;
-    struct sel_buf result;
+    struct sel_buf result, nodes; /* nodes: the events of its end */
 };
 
 struct fb_pending {
@@ -316,7 +316,7 @@ static inline void fb_done(struct flow_broker *b)
     for (uint32_t i = 0; i < b->flow_count; i++) {
         struct fb_flow *f = &b->flows[i];
         fb_forget_attempt(f);
-        struct sel_buf *bufs[] = {&f->fields, &f->args, &f->parents, &f->result};
+        struct sel_buf *bufs[] = {&f->fields, &f->args, &f->parents, &f->result, &f->nodes};
         for (size_t k = 0; k < SEL_COUNT(bufs); k++)
             sel_buf_done(bufs[k]);
         sel_mem_free(f->events);
@@ -598,6 +598,7 @@ static inline void fb_end_flow(struct flow_broker *b, uint32_t flow, const struc
 {
     struct fb_flow *f = &b->flows[flow];
     f->is_assigned = false;
+    assert_true(d->events.n == 0 || (f->is_root && d->outcome != SEL_OUTCOME_RETRY));
     if (d->outcome == SEL_OUTCOME_RETRY) {
         fb_forget_attempt(f);
         b->now_us += (int64_t)d->countdown_us;
@@ -609,6 +610,7 @@ static inline void fb_end_flow(struct flow_broker *b, uint32_t flow, const struc
     f->is_over = true;
     f->outcome = d->outcome;
     sel_buf_put_str(&f->result, d->result);
+    sel_buf_put_str(&f->nodes, d->events);
     if (!f->is_root)
         fb_end_run(b, f->parent, (uint16_t)f->parent_attempt, f->parent_ordinal,
                    d->outcome == SEL_OUTCOME_SUCCESS ? 0 : 1, d->result);

@@ -1,6 +1,8 @@
 /* The core with flows: a dispatcher by hand, whose flows do as many rounds of tasks as their name
  * says. What it knows of a flow it has from the broker alone. */
+#include "broker/internal.h"
 #include "proto/decision.h"
+#include "proto/nodes.h"
 #include "tests/support/broker_world.h"
 
 #define FLOWS_MAX 2048u
@@ -32,6 +34,7 @@ struct world_flows {
     bool skips_number;
     bool is_mute;
     size_t ballast; /* of events */
+    uint32_t nodes; /* that each flow says it had, at its end; 0: it says nothing of that */
 };
 
 static struct mine *find(struct world_flows *f, struct sel_id id)
@@ -110,6 +113,21 @@ static bool is_over(const struct mine *m)
     return m->kind == 'n' || m->ended == m->steps;
 }
 
+/* Pages: of all nodes but two, which have failed and are active. */
+static void put_nodes(const struct world_flows *f, struct sel_buf *events)
+{
+    struct sel_nodes_writer w = {0};
+    struct sel_nodes_run run = {.state = SEL_NODES_ACTIVE, .name = SEL_STR("Noop")};
+    sel_buf_clear(events);
+    for (run.ordinal = 0; run.ordinal < f->nodes; run.ordinal++) {
+        bool is_last = run.ordinal == f->nodes - 1;
+        sel_nodes_add(&w, &run, 0);
+        run.state = is_last || run.ordinal == f->nodes - 2 ? SEL_NODES_FAILED : SEL_NODES_FINISHED;
+    }
+    assert_int_equal(sel_nodes_writer_end(&w, 0, events), 0);
+    sel_nodes_writer_done(&w);
+}
+
 /* What follows from the ends that it has heard of: one decision for all of them. */
 static void decide(struct world_flows *f, struct mine *m)
 {
@@ -130,6 +148,8 @@ static void decide(struct world_flows *f, struct mine *m)
     }
     for (size_t i = 0; i < f->ballast; i++)
         sel_buf_put_u8(&events, '.');
+    if (f->nodes && is_over(m))
+        put_nodes(f, &events);
     struct sel_decision end = {.number = ++m->number + f->skips_number,
                                .is_end = is_over(m),
                                .events = sel_buf_str(&events)};
@@ -647,6 +667,134 @@ static void test_flows_are_told_of(void **state)
     flows_done(f);
 }
 
+#define FIRST "00000000-0000-004d-0000-000000000001"
+
+/* The pages of the first flow, which had 1,500 nodes. */
+static void assert_told(struct world_flows *f, struct sel_arena *arena)
+{
+    const char *text = ask(f, arena, "flow.nodes", "{\"id\": \"" FIRST "\"}");
+    assert_has(text, "\"active_nodes\":[{\"id\":\"" FIRST "-0.0\",\"name\":\"Noop\"}]");
+    assert_has(text, "\"failed_nodes\":{},\"finished_nodes\":{\"Noop\":[\"" FIRST "-0.1\",");
+    assert_has(text, FIRST "-0.999\"]},\"page\":0,\"pages\":2}");
+    text = ask(f, arena, "flow.nodes", "{\"id\": \"" FIRST "\", \"page\": 1}");
+    assert_has(text, "\"active_nodes\":[],\"failed_nodes\":{\"Noop\":[\"" FIRST "-0.1499\"]}");
+    assert_has(text, "\"finished_nodes\":{\"Noop\":[\"" FIRST "-0.1000\",");
+    assert_has(text, FIRST "-0.1498\"]},\"page\":1,\"pages\":2}");
+}
+
+static void assert_not_told(struct world_flows *f, struct sel_arena *arena, const char *args,
+                            const char *why)
+{
+    assert_has(ask(f, arena, "flow.nodes", args), why);
+}
+
+static void test_the_nodes_of_a_large_flow_are_kept_with_its_result(void **state)
+{
+    (void)state;
+    for (uint8_t level = SEL_LEVEL_MEMORY; level <= SEL_LEVEL_COMMIT; level++) {
+        for (int reads_back = 0; reads_back < 2; reads_back++) {
+            struct world_flows *f = sel_mem_zalloc(sizeof(*f));
+            struct sel_arena arena = {0};
+            assert_non_null(f);
+            f->w = (struct world){.now_us = 1000000, .worker_ops = &flow_ops, .flows = 100};
+            f->w.options.payload_memory = reads_back ? 1 : 1 << 20;
+            f->w.disk = sel_journal_disk_new(1);
+            start_broker(&f->w);
+            start_producer(&f->w);
+            start_worker(&f->w, 100);
+            f->nodes = 1500;
+            run_flow(f, 1, "w2", level, 0);
+            run(&f->w, 5000);
+            assert_not_told(f, &arena, "{\"id\": \"" FIRST "\"}", "has not ended");
+            (void)go_on_until(f, 1);
+            assert_told(f, &arena);
+            assert_not_told(f, &arena, "{\"id\": \"" FIRST "\", \"page\": 2}", "no such page");
+            assert_not_told(f, &arena, "{\"id\": \"0\"}", "UUID");
+            for (int life = 0; life < 2; life++) {
+                restart_broker(f);
+                run(&f->w, 1000);
+                if (level > SEL_LEVEL_MEMORY)
+                    assert_told(f, &arena);
+                else
+                    assert_not_told(f, &arena, "{\"id\": \"" FIRST "\"}", "no such flow");
+            }
+            sel_arena_done(&arena);
+            flows_done(f);
+        }
+    }
+}
+
+static uint64_t pieces_of(struct world_flows *f)
+{
+    return f->w.broker->tasks.by_state[SEL_TASK_PIECE];
+}
+
+static void test_nodes_go_with_the_result(void **state)
+{
+    (void)state;
+    struct sel_arena arena = {0};
+    struct world_flows *f = flows_new(true);
+    f->nodes = 1500;
+    run_flow(f, 1, "w2", SEL_LEVEL_COMMIT, 0);
+    run_flow(f, 2, "r1", SEL_LEVEL_MEMORY, 0); /* of which the first attempt keeps none */
+    run_flow(f, 3, "s1", SEL_LEVEL_COMMIT, 0); /* nor does a sub-flow */
+    (void)go_on_until(f, 3);
+    assert_int_equal(pieces_of(f), 3);
+    assert_true(f->w.broker->result_bytes > 2 * 1500); /* they count as results do */
+    f->nodes = 0;
+    run_flow(f, 4, "c1", SEL_LEVEL_COMMIT, 0);
+    (void)go_on_until(f, 4);
+    assert_not_told(f, &arena, "{\"id\": \"00000000-0000-004d-0000-000000000004\"}",
+                    "cannot be read");
+    f->w.now_us += INT64_C(100) * 86400 * 1000000; /* older than any result gets */
+    run(&f->w, 10000);
+    assert_int_equal(pieces_of(f), 0);
+    assert_int_equal(f->w.broker->result_bytes, 0);
+    assert_not_told(f, &arena, "{\"id\": \"" FIRST "\"}", "no such flow");
+    restart_broker(f);
+    run(&f->w, 10000);
+    assert_int_equal(pieces_of(f), 0);
+    sel_arena_done(&arena);
+    flows_done(f);
+}
+
+/* What is needed of old batches is copied forward, nodes and ends of flows one by one. */
+static void test_nodes_survive_compaction(void **state)
+{
+    (void)state;
+    struct sel_arena arena = {0};
+    struct world_flows *f = sel_mem_zalloc(sizeof(*f));
+    assert_non_null(f);
+    f->w = (struct world){.now_us = 1000000, .worker_ops = &flow_ops, .flows = 100};
+    f->w.options.journal_compact_min = 20000;
+    f->w.options.batch_bytes_max = 1000;
+    f->w.options.payload_memory = 1;
+    f->w.disk = sel_journal_disk_new(1);
+    start_broker(&f->w);
+    start_producer(&f->w);
+    start_worker(&f->w, 100);
+    f->nodes = 1500;
+    run_flow(f, 1, "w2", SEL_LEVEL_COMMIT, 0);
+    (void)go_on_until(f, 1);
+    struct sel_journal_stats first, stats;
+    f->w.journal->ops->stats(f->w.journal, &first);
+    f->nodes = 0;
+    f->ballast = 3000;
+    f->state_every = 2;
+    for (uint32_t i = 0; i < 4; i++) {
+        run_flow(f, 2 + i, "c40", SEL_LEVEL_COMMIT, 0);
+        (void)go_on_until(f, 2 + i);
+        restart_broker(f);
+        run(&f->w, 60000000);
+        assert_told(f, &arena);
+        sel_arena_reset(&arena);
+    }
+    f->w.journal->ops->stats(f->w.journal, &stats);
+    assert_true(stats.first > first.last); /* where they stood first is gone */
+    sel_arena_done(&arena);
+    flows_done(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -665,6 +813,9 @@ int main(void)
         cmocka_unit_test(test_flows_that_nobody_decides_wait),
         cmocka_unit_test(test_a_journal_is_compacted_around_flows),
         cmocka_unit_test(test_flows_are_told_of),
+        cmocka_unit_test(test_the_nodes_of_a_large_flow_are_kept_with_its_result),
+        cmocka_unit_test(test_nodes_go_with_the_result),
+        cmocka_unit_test(test_nodes_survive_compaction),
         cmocka_unit_test(test_a_broker_without_memory_takes_a_decision_whole_or_not),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

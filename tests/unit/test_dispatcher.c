@@ -1,5 +1,6 @@
 #include "tests/support/test.h"
 
+#include "proto/nodes.h"
 #include "tests/support/flow_broker.h"
 
 /* Letters are tasks; those with a storage can be asked for their result. */
@@ -16,7 +17,8 @@ static const char nodes[] =
     "  - {name: S, import: selinon.storages.memory, classname: InMemoryStorage, configuration: "
     "{}}\n"
     "flows: [diamond, fall, foreach, sub, inner, deep, retry, first, throttled, sampled, wide, "
-    "selected, nowait, eager, subfall, innerfall, functions, large, spread]\n";
+    "selected, nowait, eager, subfall, innerfall, functions, large, spread, "
+    "crowd]\n";
 
 static const char flows[] =
     "flow-definitions:\n"
@@ -126,6 +128,17 @@ static const char flows[] =
     "      - {from: , to: A}\n"
     "      - {from: A, to: B, foreach: {import: m, function: many}}\n"
     "      - {from: B, to: C}\n"
+    "  - name: crowd\n"
+    "    max_retry: 1\n"
+    "    retry_countdown: 1\n"
+    "    edges:\n"
+    "      - {from: , to: [A, inner]}\n"
+    "      - {from: A, to: [B, B, B, B, B, B, B, B, B, B], foreach: {import: m, function: many}}\n"
+    "      - {from: B, to: [C, C, C, C, C, C, C, C, C, D]}\n"
+    "      - {from: inner, to: F}\n"
+    "      - {from: F, to: G}\n"
+    "    failures:\n"
+    "      - {nodes: D, fallback: E, propagate_failure: true}\n"
     "  - name: functions\n"
     "    edges:\n"
     "      - {from: , to: A, foreach: {import: m, function: broken}}\n";
@@ -563,6 +576,90 @@ static void test_a_flow_is_cancelled(void **state)
     fb_done(&b);
 }
 
+static uint8_t state_of(const struct fb_run *run)
+{
+    return run->has_ended ? run->code == 0 ? SEL_NODES_FINISHED : SEL_NODES_FAILED
+                          : SEL_NODES_ACTIVE;
+}
+
+/* All that ran in the last attempt is in the pages, once, as it ended. */
+static uint32_t check_nodes(const struct flow_broker *b, const struct fb_flow *f)
+{
+    static struct sel_nodes_page page;
+    struct sel_str all = sel_buf_str(&f->nodes);
+    struct sel_nodes told;
+    struct sel_nodes_run run;
+    bool *seen = sel_mem_zalloc(f->run_count);
+    uint32_t count = 0;
+    assert_int_equal(sel_nodes_decode(all, all.n, &told), 0);
+    assert_int_equal(told.attempt, f->attempt);
+    for (uint32_t i = 0; i < told.page_count; i++) {
+        uint64_t at = sel_nodes_place_at(&told, i), offset;
+        size_t size;
+        struct sel_str place = {all.p + at, SEL_NODES_PLACE_SIZE};
+        assert_int_equal(sel_nodes_place(&told, place, &offset, &size), 0);
+        sel_nodes_page_init(&page, (struct sel_str){all.p + offset, size});
+        while (sel_nodes_next(&page, &run) > 0) {
+            assert_true(run.ordinal < f->run_count && !seen[run.ordinal]);
+            const struct fb_run *own = &f->runs[run.ordinal];
+            seen[run.ordinal] = true;
+            assert_true(sel_str_eq_c(run.name, own->name));
+            assert_int_equal(run.state, state_of(own));
+            assert_int_equal((run.flow.hi | run.flow.lo) != 0, own->is_flow);
+            assert_true(!own->is_flow || sel_id_eq(run.flow, b->flows[own->child].id));
+            count++;
+        }
+        assert_int_equal(page.rest.n, 0);
+    }
+    assert_int_equal(count, f->run_count);
+    sel_mem_free(seen);
+    return told.page_count;
+}
+
+static void test_the_nodes_of_a_large_flow_are_told_in_pages(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fails, *expected;
+        uint32_t outcome;
+    } cases[] = {
+        {NULL, "\"failed_nodes\":0,\"finished_nodes\":1324,\"pages\":2}", SEL_OUTCOME_SUCCESS},
+        {" D@0 ", "\"failed_nodes\":0,\"finished_nodes\":1324,\"pages\":2}", SEL_OUTCOME_SUCCESS},
+        {" D ", "\"failed_nodes\":120,\"finished_nodes\":1324,", SEL_OUTCOME_FAILURE},
+    };
+    for (size_t i = 0; i < SEL_COUNT(cases); i++) {
+        for (uint64_t seed = 0; seed < 3; seed++) { /* ends in any order */
+            struct flow_broker b;
+            struct sel_arena arena = {0};
+            begin(&b, cases[i].fails);
+            b.seed = seed;
+            const char *story = tell(&b, "crowd", NULL, NULL, &arena);
+            assert_int_equal(b.flows[0].outcome, cases[i].outcome);
+            if (!strstr(story, cases[i].expected))
+                fail_msg("not '%s' but %s", cases[i].expected, story + strlen(story) - 200);
+            assert_int_equal(check_nodes(&b, &b.flows[0]), 2);
+            fb_done(&b);
+            sel_arena_done(&arena);
+        }
+    }
+}
+
+static void test_what_still_runs_at_the_end_is_in_the_pages(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct fb_flow *f = begin_flow(&b, "crowd");
+    while (fb_turn(&b) || (f->run_count < 1100 && (fb_work(&b) || fb_say_acks(&b))))
+        ;
+    cancel(&b, f, SEL_CANCEL_UNWANTED);
+    while (fb_turn(&b))
+        ;
+    assert_int_equal(f->outcome, SEL_OUTCOME_CANCELLED);
+    assert_non_null(strstr(fb_json(&b, sel_buf_str(&f->result)), "\"pages\":2"));
+    assert_int_equal(check_nodes(&b, f), 2);
+    fb_done(&b);
+}
+
 static void test_a_flow_that_ended_elsewhere_is_forgotten(void **state)
 {
     (void)state;
@@ -693,6 +790,8 @@ int main(void)
         cmocka_unit_test(test_decisions_wait_for_room),
         cmocka_unit_test(test_shortage_of_memory_loses_no_flow),
         cmocka_unit_test(test_large_decisions_go_in_pieces),
+        cmocka_unit_test(test_the_nodes_of_a_large_flow_are_told_in_pages),
+        cmocka_unit_test(test_what_still_runs_at_the_end_is_in_the_pages),
         cmocka_unit_test(test_a_state_stands_for_a_thousand_decisions),
         cmocka_unit_test(test_a_flow_that_nobody_knows_goes_elsewhere),
         cmocka_unit_test(test_a_throttled_flow_is_put_off_once),
