@@ -420,6 +420,8 @@ void sel_hub_turn(struct sel_hub *hub)
 void sel_hub_wake_flow(struct sel_flow_run *run)
 {
     run->asleep = false;
+    if (run->ended)
+        return; /* what says so has not left yet */
     if (run->input_count > 0)
         sel_hub_make_ready(run);
     else

@@ -18,7 +18,7 @@ static const char nodes[] =
     "{}}\n"
     "flows: [diamond, fall, foreach, sub, inner, deep, retry, first, throttled, sampled, wide, "
     "selected, nowait, eager, subfall, innerfall, functions, large, spread, "
-    "crowd]\n";
+    "crowd, broken]\n";
 
 static const char flows[] =
     "flow-definitions:\n"
@@ -139,6 +139,13 @@ static const char flows[] =
     "      - {from: F, to: G}\n"
     "    failures:\n"
     "      - {nodes: D, fallback: E, propagate_failure: true}\n"
+    "  - name: broken\n"
+    "    propagate_parent: true\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: A, to: innerfall, foreach: {import: m, function: large, "
+    "propagate_result: true}}\n"
+    "      - {from: A, to: B, foreach: {import: m, function: broken}}\n"
     "  - name: functions\n"
     "    edges:\n"
     "      - {from: , to: A, foreach: {import: m, function: broken}}\n";
@@ -388,6 +395,23 @@ static void test_large_decisions_go_in_pieces(void **state)
     assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_SUCCESS);
     assert_true(b.max_record > SEL_DECISION_PIECE);
     assert_true(b.max_record < SEL_DECISION_PIECE + 1024);
+    fb_done(&b);
+    sel_arena_done(&arena);
+}
+
+/* What the flow asks for next is answered while its last decision still waits for room. */
+static void test_a_function_may_fail_before_the_last_decision_has_left(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    struct sel_arena arena = {0};
+    begin(&b, NULL);
+    b.no_answers = " broken ";
+    b.keep_bytes_max = 1;
+    (void)tell(&b, "broken", NULL, NULL, &arena);
+    assert_true(b.decide_count > 2);
+    assert_int_equal(b.flows[0].outcome, SEL_OUTCOME_FAILURE);
+    assert_non_null(strstr(fb_json(&b, sel_buf_str(&b.flows[0].result)), "'broken' failed"));
     fb_done(&b);
     sel_arena_done(&arena);
 }
@@ -792,6 +816,7 @@ int main(void)
         cmocka_unit_test(test_large_decisions_go_in_pieces),
         cmocka_unit_test(test_the_nodes_of_a_large_flow_are_told_in_pages),
         cmocka_unit_test(test_what_still_runs_at_the_end_is_in_the_pages),
+        cmocka_unit_test(test_a_function_may_fail_before_the_last_decision_has_left),
         cmocka_unit_test(test_a_state_stands_for_a_thousand_decisions),
         cmocka_unit_test(test_a_flow_that_nobody_knows_goes_elsewhere),
         cmocka_unit_test(test_a_throttled_flow_is_put_off_once),
