@@ -117,7 +117,7 @@ static void run_undisturbed(size_t i, uint32_t budget, struct sel_arena *arena, 
 
 static bool is_line_of(const char *line, const char *label)
 {
-    char text[80];
+    char text[128];
     (void)snprintf(text, sizeof(text), "\"dispatcher_id\":\"%s\"", label);
     return strstr(line, text) != NULL;
 }
