@@ -530,6 +530,34 @@ static int take(struct taking *g)
 
 /* ---- DECIDE ---- */
 
+/* What cannot be decided is no better decided once more. true: the flow has ended. */
+static bool give_up(struct sel_broker *b, uint32_t i, const char *why)
+{
+    const struct sel_task_entry *entry = sel_broker_task_at(b, i);
+    const struct sel_flow *flow = entry->flow;
+    if (entry->lost < b->options.poison_max ||
+        entry->flags & (SEL_TASK_NO_RECORD | SEL_TASK_CANCELLED))
+        return false;
+    return sel_broker_task_fail(b, i, sel_broker_lost_class(entry),
+                                "'%.*s' was given up: %u workers could not decide it, and what the "
+                                "last one decided was refused by the broker: %s",
+                                flow->name ? flow->name_size : 0, flow->name ? flow->name : "",
+                                entry->lost, why) == 0;
+}
+
+static void say_refused(struct sel_broker *b, const struct sel_broker_session *s, uint32_t i,
+                        uint64_t number, const char *text)
+{
+    const struct sel_task_entry *entry = sel_broker_task_at(b, i);
+    const struct sel_flow *flow = entry->flow;
+    char id[SEL_ID_TEXT_SIZE];
+    sel_broker_say(b, SEL_BROKER_ERROR, "flow.refused",
+                   "worker=\"%s\" flow=\"%.*s\" id=%s times=%u record=%" PRIu64 " text=\"%s\"",
+                   s->name ? s->name : "", flow->name ? flow->name_size : 0,
+                   flow->name ? flow->name : "", sel_id_format(entry->id, id), entry->lost, number,
+                   text);
+}
+
 /* The dispatcher has lost its way: somebody else gets the flow. One that makes all lose theirs is
  * failed as one that kills them. */
 static void refuse(struct sel_broker *b, struct sel_broker_session *s, uint32_t i, uint64_t number,
@@ -547,14 +575,14 @@ static void refuse(struct sel_broker *b, struct sel_broker_session *s, uint32_t 
         .delivery = entry->delivery,
     };
     sel_broker_error(b, s->connection, &e);
-    sel_broker_say(b, SEL_BROKER_ERROR, "flow.refused", "name=\"%s\" record=%" PRIu64 " %s",
-                   s->name ? s->name : "", number, text);
     if (sel_broker_session_say(b, s, &cancel, SEL_NONE) < 0)
         sel_broker_session_fail(b, s);
     sel_broker_task_detach(b, i);
     if (entry->lost < SEL_TASK_LOST_MAX)
         entry->lost++;
-    sel_broker_task_put_back(b, i);
+    say_refused(b, s, i, number, text);
+    if (!give_up(b, i, text))
+        sel_broker_task_put_back(b, i);
 }
 
 /* The flow that the record is about, if the session owns it in that epoch. */

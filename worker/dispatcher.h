@@ -32,8 +32,8 @@ struct sel_dispatcher;
 
 /* Coroutines of flows that the crash page can tell apart: so many slots behind those of tasks. */
 #define SEL_DISPATCHER_SLOTS 16u
-#define SEL_DISPATCHER_FLOW_NODES_DEFAULT 10000000u /* about 1.1 GB here, and as much again there  \
-                                                     */
+/* Nodes of a flow; the default is about 1.1 GB here, and as much in the broker. */
+#define SEL_DISPATCHER_FLOW_NODES_DEFAULT 10000000u
 #define SEL_DISPATCHER_FLOW_NODES_MAX 4000000000u
 
 /* What a decision asks, for `answer` below. */

@@ -162,8 +162,8 @@ void sel_dispatch_traces_said(struct sel_dispatched *flow, size_t size);
 void sel_dispatch_traces_idle(struct sel_dispatched *flow);
 /* Those that tell of no record yet are forgotten. */
 void sel_dispatch_traces_drop(struct sel_dispatched *flow);
-/* The broker has refused what the flow said: what it is not known to have is not told of. */
-void sel_dispatch_traces_refused(struct sel_dispatched *flow);
+/* The broker has refused what was said of the flow: what it is not known to have is not told of. */
+void sel_dispatch_traces_refused(struct sel_dispatcher *d, struct sel_id flow);
 /* Emits what the broker has, up to a bounded amount if `is_bounded`. true: there is more. */
 bool sel_dispatch_traces_emit(struct sel_dispatcher *d, bool is_bounded);
 /* The session is lost: emits what the broker is known to have, and forgets the rest. */

@@ -437,7 +437,11 @@ static void take_ended(struct sel_dispatched *flow, const struct sel_wire_item *
 static void take_cancel(struct sel_dispatched *flow, const struct sel_wire_item *item)
 {
     if (item->code == SEL_CANCEL_ENDED) {
-        sel_dispatch_traces_refused(flow);
+        char id[SEL_ID_TEXT_SIZE];
+        sel_engine_log(flow->run.hub->engine, SEL_LOG_WARNING,
+                       "flow '%.*s' (%s) is taken away: it has ended elsewhere, or the broker "
+                       "refused what was decided",
+                       SEL_STR_ARG(flow->run.flow->name), sel_id_format(item->id, id));
         sel_dispatcher_forget(flow);
         return;
     }
@@ -449,10 +453,15 @@ static void take_cancel(struct sel_dispatched *flow, const struct sel_wire_item 
 
 /* ---- all of them ---- */
 
+static bool is_taken_away(const struct sel_wire_item *item)
+{
+    return item->type == SEL_RECORD_CANCEL && item->code == SEL_CANCEL_ENDED;
+}
+
 /* Whether the record speaks of what we have. ENDED has the run in place of the handle. */
 static bool is_ours(const struct sel_dispatched *flow, const struct sel_wire_item *item)
 {
-    if (item->delivery != flow->delivery || flow->is_over)
+    if (item->delivery != flow->delivery || (flow->is_over && !is_taken_away(item)))
         return false;
     if (item->type != SEL_RECORD_ENDED && item->handle != flow->handle)
         return false;
@@ -466,6 +475,8 @@ void sel_dispatcher_take(struct sel_dispatcher *d, const struct sel_wire_item *i
         return;
     }
     struct sel_dispatched *flow = sel_dispatcher_find(d, item->id);
+    if (is_taken_away(item)) /* its end may have been said already */
+        sel_dispatch_traces_refused(d, item->id);
     if (!flow || !is_ours(flow, item))
         return;
     (void)sel_hub_flow_ref(&flow->run); /* it may be forgotten meanwhile */

@@ -106,12 +106,12 @@ void sel_dispatch_traces_lose(struct sel_dispatcher *d)
     d->traces.last = 0;
 }
 
-void sel_dispatch_traces_refused(struct sel_dispatched *flow)
+void sel_dispatch_traces_refused(struct sel_dispatcher *d, struct sel_id flow)
 {
-    struct sel_dispatch_traces *line = &flow->d->traces;
+    struct sel_dispatch_traces *line = &d->traces;
     struct batch batch;
     for (size_t at = line->head; next_batch(line, at, &batch); at += sizeof(batch) + batch.size) {
-        batch.is_refused |= sel_id_eq(batch.flow, flow->run.state.id);
+        batch.is_refused |= sel_id_eq(batch.flow, flow);
         memcpy(line->bytes.p + at, &batch, sizeof(batch));
     }
 }

@@ -41,7 +41,7 @@ struct world {
     int64_t now_us;
     uint32_t finished, refused, settled;
     uint32_t last_code;
-    char last_payload[64];
+    char last_payload[256];
     bool hold_commits;
     const struct sel_holder_ops *worker_ops; /* NULL: none */
     uint32_t flows;                          /* that the worker takes */

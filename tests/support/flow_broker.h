@@ -100,7 +100,11 @@ struct flow_broker {
     bool may_not_settle; /* nothing is settled: outboxes stay full */
     int64_t fail_at; /* the allocation of the dispatcher's turns that fails, once; then it gets back
                         what it returns */
-    bool is_traced;  /* `traces` is filled */
+    uint32_t refuse_at; /* the whole DECIDE, counted from 1, that is not taken; 0: all are */
+    bool refuses_silently, refuses_and_breaks; /* no ERROR; no CANCEL, but another session */
+    uint32_t heard_count;                      /* of DECIDEs */
+    bool is_breaking;
+    bool is_traced;      /* `traces` is filled */
     bool tells_first;    /* what is settled is told before a connection breaks */
     uint32_t lose_at;    /* flows are taken away after so many DECIDEs; 0: never */
     uint32_t lose_every; /* the same, again and again */
@@ -695,6 +699,31 @@ static inline void fb_take_return(struct flow_broker *b, struct fb_flow *f,
     }
 }
 
+static inline void fb_break(struct flow_broker *b);
+
+/* As broker/decide.c does: another dispatcher gets the flow, which is the same one here. */
+static inline void fb_refuse(struct flow_broker *b, struct fb_flow *f)
+{
+    struct sel_buf frame = {0};
+    const struct sel_wire_error error = {.code = SEL_CODE_ILLEGAL,
+                                         .text = SEL_STR("a gap in the numbers of decisions"),
+                                         .at = b->end.session.in.arrived};
+    sel_wire_encode_error(&error, &frame);
+    if (!b->refuses_silently)
+        sel_holder_receive(b->holder, sel_buf_str(&frame), b->now_us);
+    sel_buf_done(&frame);
+    f->is_assigned = false;
+    if (b->refuses_and_breaks) {
+        b->is_breaking = true;
+        return;
+    }
+    struct sel_wire_item cancel = fb_item(f, SEL_RECORD_CANCEL);
+    cancel.try_count = 0;
+    cancel.code = SEL_CANCEL_ENDED;
+    (void)broker_end_put(&b->end, &cancel);
+    fb_assign(b, f);
+}
+
 static inline void fb_take_item(struct flow_broker *b, const struct sel_wire_item *item)
 {
     if (item->raw.n > b->max_record)
@@ -721,7 +750,9 @@ static inline void fb_take_item(struct flow_broker *b, const struct sel_wire_ite
         return;
     struct sel_buf whole = f->pieces;
     f->pieces = (struct sel_buf){0};
-    if (item->type == SEL_RECORD_DECIDE)
+    if (item->type == SEL_RECORD_DECIDE && ++b->heard_count == b->refuse_at)
+        fb_refuse(b, f);
+    else if (item->type == SEL_RECORD_DECIDE)
         fb_take_decision(b, flow, sel_buf_str(&whole));
     else
         fb_take_state(b, f, item->code, sel_buf_str(&whole));
@@ -850,6 +881,11 @@ static inline bool fb_turn(struct flow_broker *b)
     goes_on |= fb_let_decide(b);
     uint32_t before = b->decide_count;
     goes_on |= fb_talk(b);
+    if (b->is_breaking) {
+        b->is_breaking = false;
+        fb_break(b);
+        return true;
+    }
     for (uint32_t n = before + 1; n <= b->decide_count; n++) {
         if (n == b->lose_at || (b->lose_every && n % b->lose_every == 0)) {
             if (b->tells_first)

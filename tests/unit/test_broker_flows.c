@@ -30,8 +30,10 @@ struct world_flows {
     struct world w; /* first */
     struct mine flows[FLOWS_MAX];
     uint32_t taken, histories, cancels;
-    uint32_t state_every; /* decisions; 0: never */
-    bool skips_number;
+    uint32_t failed_texts; /* of all */
+    uint32_t state_every;  /* decisions; 0: never */
+    uint32_t skips;        /* so many decisions have a wrong number */
+    char skips_kind;       /* those of flows of this kind */
     bool is_mute;
     size_t ballast; /* of events */
     uint32_t nodes; /* that each flow says it had, at its end; 0: it says nothing of that */
@@ -150,9 +152,10 @@ static void decide(struct world_flows *f, struct mine *m)
         sel_buf_put_u8(&events, '.');
     if (f->nodes && is_over(m))
         put_nodes(f, &events);
-    struct sel_decision end = {.number = ++m->number + f->skips_number,
-                               .is_end = is_over(m),
-                               .events = sel_buf_str(&events)};
+    bool skips = f->skips > 0 && m->kind == f->skips_kind;
+    f->skips -= skips;
+    struct sel_decision end = {
+        .number = ++m->number + skips, .is_end = is_over(m), .events = sel_buf_str(&events)};
     if (end.is_end && m->kind == 'r' && m->item.try_count == 0) {
         end.outcome = SEL_OUTCOME_RETRY;
         end.countdown_us = 50000;
@@ -229,6 +232,7 @@ static void on_flow(void *ctx, const struct sel_wire_item *item)
     case SEL_RECORD_ENDED:
         assert_non_null(m);
         m->failed_texts += item->payload.n > 0;
+        f->failed_texts += item->payload.n > 0;
         if (item->flags & SEL_ITEM_CONSUMED)
             return;
         m->waiting[m->waiting_count++] = (uint32_t)item->handle;
@@ -499,18 +503,78 @@ static void test_a_decision_of_pieces_is_one(void **state)
     flows_done(f);
 }
 
+static struct world_flows *erring(uint32_t times, char kind)
+{
+    struct world_flows *f = flows_new(true);
+    f->skips = times;
+    f->skips_kind = kind;
+    return f;
+}
+
 static void test_a_dispatcher_that_errs_loses_its_flow(void **state)
 {
     (void)state;
-    struct world_flows *f = flows_new(true);
-    f->skips_number = true;
+    struct world_flows *f = erring(3, 'c');
     run_flow(f, 1, "c2", SEL_LEVEL_COMMIT, 0);
     (void)go_on(f, 30);
     assert_int_equal(f->taken, 3); /* poison_max */
     assert_int_equal(f->w.finished, 1);
     assert_int_equal(f->w.last_code, SEL_OUTCOME_FAILURE);
     assert_non_null(strstr(f->w.last_payload, "DispatcherLost"));
+    assert_non_null(strstr(f->w.last_payload,
+                           "'c2' was given up: 3 workers could not decide it, and what the last "
+                           "one decided was refused by the broker: a gap in the numbers"));
     assert_int_equal(f->cancels, 3);
+    assert_clean(f, 1);
+    flows_done(f);
+}
+
+static void test_a_flow_whose_decision_was_refused_goes_on_elsewhere(void **state)
+{
+    (void)state;
+    for (uint32_t times = 1; times < 3; times++) {
+        struct world_flows *f = erring(times, 'c');
+        run_flow(f, 1, "c3", SEL_LEVEL_COMMIT, 0);
+        (void)go_on_until(f, 1);
+        assert_int_equal(f->w.last_code, SEL_OUTCOME_SUCCESS);
+        assert_int_equal(f->taken, 1 + times);
+        assert_int_equal(f->cancels, times);
+        assert_clean(f, 1);
+        flows_done(f);
+    }
+}
+
+/* Its dispatcher dies of it, or before it hears so. */
+static void test_a_refusal_that_nobody_hears_takes_the_flow_away_too(void **state)
+{
+    (void)state;
+    struct world_flows *f = erring(1, 'c');
+    run_flow(f, 1, "c3", SEL_LEVEL_COMMIT, 0);
+    for (int i = 0; i < 100 && f->skips > 0; i++)
+        run(&f->w, 200);
+    assert_int_equal(f->skips, 0); /* said, or about to be */
+    f->is_mute = true;
+    run(&f->w, 2000);
+    assert_int_equal(f->cancels, 0);
+    f->w.worker = sel_holder_free(f->w.worker);
+    on_lost(f);
+    f->is_mute = false;
+    start_worker(&f->w, 100);
+    (void)go_on_until(f, 1);
+    assert_int_equal(f->w.last_code, SEL_OUTCOME_SUCCESS);
+    assert_clean(f, 1);
+    flows_done(f);
+}
+
+static void test_a_sub_flow_that_is_given_up_has_failed(void **state)
+{
+    (void)state;
+    struct world_flows *f = erring(3, 'c');
+    run_flow(f, 1, "s1", SEL_LEVEL_COMMIT, 0);
+    (void)go_on_until(f, 1);
+    assert_int_equal(f->taken, 4);
+    assert_int_equal(f->cancels, 3);
+    assert_int_equal(f->failed_texts, 1);
     flows_done(f);
 }
 
@@ -809,6 +873,9 @@ int main(void)
         cmocka_unit_test(test_a_dispatcher_that_dies_is_followed_by_another),
         cmocka_unit_test(test_a_decision_of_pieces_is_one),
         cmocka_unit_test(test_a_dispatcher_that_errs_loses_its_flow),
+        cmocka_unit_test(test_a_flow_whose_decision_was_refused_goes_on_elsewhere),
+        cmocka_unit_test(test_a_refusal_that_nobody_hears_takes_the_flow_away_too),
+        cmocka_unit_test(test_a_sub_flow_that_is_given_up_has_failed),
         cmocka_unit_test(test_runs_are_nobodys_to_ask_for),
         cmocka_unit_test(test_flows_that_nobody_decides_wait),
         cmocka_unit_test(test_a_journal_is_compacted_around_flows),

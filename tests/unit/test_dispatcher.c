@@ -697,6 +697,48 @@ static void test_a_flow_that_ended_elsewhere_is_forgotten(void **state)
     fb_done(&b);
 }
 
+/* Up to the lists of what had ended, whose order depends on who was held up. */
+static void check_starts(struct flow_broker *b, size_t scenario, const char *expected)
+{
+    struct sel_arena arena = {0};
+    const char *flow = scenarios[scenario].flow;
+    const char *story = tell(b, flow, "[1]", scenarios[scenario].selective, &arena);
+    const char *end = strstr(expected, " {\"active_nodes\"");
+    assert_non_null(end);
+    if (strncmp(story, expected, (size_t)(end - expected)) != 0)
+        fail_msg("%s: decision %u was refused\n%s\nbut expected was\n%s", flow, b->refuse_at, story,
+                 expected);
+    assert_true(sel_dispatcher_is_empty(b->dispatcher));
+    fb_done(b);
+    sel_arena_done(&arena);
+}
+
+/* Any of its decisions, the last among them; whatever is heard of it. */
+static void test_a_flow_whose_decision_is_refused_is_begun_where_it_stood(void **state)
+{
+    static const struct {
+        bool silently, breaks;
+    } ways[] = {{false, false}, {true, false}, {false, true}, {true, true}};
+    (void)state;
+    for (size_t i = 0; i < SEL_COUNT(scenarios) * SEL_COUNT(ways); i++) {
+        struct sel_arena arena = {0};
+        uint32_t decisions, budget = i % 3 ? 0 : 3;
+        size_t scenario = i / SEL_COUNT(ways), way = i % SEL_COUNT(ways);
+        const char *expected = tell_undisturbed(scenario, budget, &arena, &decisions);
+        uint32_t step = 1 + decisions / 10;
+        for (uint32_t before = 0; before < decisions; before += step) {
+            struct flow_broker b;
+            begin(&b, scenarios[scenario].fails);
+            b.budget = budget;
+            b.refuse_at = decisions - before;
+            b.refuses_silently = ways[way].silently;
+            b.refuses_and_breaks = ways[way].breaks;
+            check_starts(&b, scenario, expected);
+        }
+        sel_arena_done(&arena);
+    }
+}
+
 static void test_a_cancel_of_another_delivery_is_nothing(void **state)
 {
     (void)state;
@@ -826,6 +868,7 @@ int main(void)
         cmocka_unit_test(test_a_flow_over_the_limit_is_no_matter_of_others),
         cmocka_unit_test(test_a_flow_is_cancelled),
         cmocka_unit_test(test_a_flow_that_ended_elsewhere_is_forgotten),
+        cmocka_unit_test(test_a_flow_whose_decision_is_refused_is_begun_where_it_stood),
         cmocka_unit_test(test_a_cancel_of_another_delivery_is_nothing),
         cmocka_unit_test(test_a_drain_gives_flows_back_where_they_stand),
         cmocka_unit_test(test_a_history_with_a_gap_is_not_believed),

@@ -269,6 +269,13 @@ static void test_the_last_piece_of_a_decision_counts(void **state)
     fb_done(&b);
 }
 
+static void take_away(struct flow_broker *b)
+{
+    struct sel_wire_item item = fb_item(&b->flows[0], SEL_RECORD_CANCEL);
+    item.code = SEL_CANCEL_ENDED;
+    (void)broker_end_put(&b->end, &item);
+}
+
 static void test_what_the_broker_refused_is_not_traced(void **state)
 {
     (void)state;
@@ -278,12 +285,77 @@ static void test_what_the_broker_refused_is_not_traced(void **state)
         ;
     assert_int_equal(b.decide_count, 1);
     b.flows[0].is_over = true;
-    struct sel_wire_item item = fb_item(&b.flows[0], SEL_RECORD_CANCEL);
-    item.code = SEL_CANCEL_ENDED;
-    (void)broker_end_put(&b.end, &item);
+    take_away(&b);
     settle(&b, b.end.session.in.arrived);
     assert_true(sel_dispatcher_is_empty(b.dispatcher));
     assert_int_equal(b.trace_count, 0);
+    fb_done(&b);
+}
+
+static int compare(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Nothing is told twice, nor what is not so. */
+static void check_no_more(struct flow_broker *b, const char **expected, uint32_t expected_count)
+{
+    const char **lines;
+    uint32_t count = decided(b, &b->arena, &lines), k = 0;
+    qsort(lines, count, sizeof(*lines), compare);
+    for (uint32_t i = 0; i < count; i++, k++) {
+        while (k < expected_count && strcmp(expected[k], lines[i]) < 0)
+            k++;
+        if (k == expected_count || strcmp(expected[k], lines[i]) != 0)
+            fail_msg("more than expected: %s", lines[i]);
+    }
+}
+
+/* Each decision in turn; of the flow's last one everything but the trace is gone by then. */
+static void test_a_decision_that_is_refused_is_not_traced_twice(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < SEL_COUNT(scenarios); i++) {
+        struct sel_arena arena = {0};
+        const char **expected;
+        uint32_t count, decisions;
+        if (strcmp(scenarios[i].flow, "large") == 0)
+            continue; /* the order in which its sub-flows end, which is told, is another */
+        run_undisturbed(i, 0, &arena, &expected, &count, &decisions);
+        qsort(expected, count, sizeof(*expected), compare);
+        for (uint32_t at = 1; at <= decisions; at++) {
+            struct flow_broker b = {.refuse_at = at, .refuses_silently = at % 2};
+            begin(&b, scenarios[i].flow, scenarios[i].fails);
+            fb_run_all(&b);
+            assert_true(b.flows[0].is_over);
+            check_no_more(&b, expected, count);
+            fb_done(&b);
+        }
+        sel_arena_done(&arena);
+    }
+}
+
+/* What it decided last, and that it has failed, wait for room meanwhile. */
+static void test_a_flow_that_is_over_here_is_taken_away(void **state)
+{
+    (void)state;
+    struct flow_broker b = {.no_answers = " broken ", .keep_bytes_max = 1};
+    struct sel_dispatcher_stats stats = {0};
+    begin(&b, "halfway", NULL);
+    for (int i = 0; i < 100 && stats.failed == 0; i++) {
+        (void)(fb_talk(&b) || fb_work(&b) || fb_say_acks(&b));
+        (void)sel_dispatcher_turn(b.dispatcher);
+        sel_dispatcher_get_stats(b.dispatcher, &stats);
+    }
+    assert_int_equal(stats.failed, 1);
+    assert_int_equal(stats.active, 1);
+    take_away(&b);
+    b.flows[0].is_assigned = false;
+    while (fb_turn(&b) || fb_say_acks(&b))
+        ;
+    assert_true(sel_dispatcher_is_empty(b.dispatcher));
+    assert_int_equal(count_of(&b, "DISPATCHER_FAILURE"), 0);
+    assert_int_equal(count_of(&b, "TASK_SCHEDULE"), 1);
     fb_done(&b);
 }
 
@@ -369,6 +441,8 @@ int main(void)
         cmocka_unit_test(test_traces_wait_with_decisions_that_find_no_room),
         cmocka_unit_test(test_the_last_piece_of_a_decision_counts),
         cmocka_unit_test(test_what_the_broker_refused_is_not_traced),
+        cmocka_unit_test(test_a_decision_that_is_refused_is_not_traced_twice),
+        cmocka_unit_test(test_a_flow_that_is_over_here_is_taken_away),
         cmocka_unit_test(test_the_end_of_a_dispatcher_tells_what_is_known),
         cmocka_unit_test(test_a_flow_fails_while_its_decision_waits_for_room),
         cmocka_unit_test(test_shortage_of_memory_costs_traces_at_most),
