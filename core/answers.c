@@ -20,6 +20,13 @@ void sel_answers_clear(struct sel_answers *answers)
         sel_arena_reset(&answers->arena);
 }
 
+size_t sel_answers_bytes(const struct sel_answers *answers)
+{
+    return answers->arena.reserved + answers->cap * sizeof(*answers->items) +
+           answers->index_cap * sizeof(*answers->index) +
+           answers->need_cap * sizeof(*answers->needs);
+}
+
 /* ---- finding ---- */
 
 static struct sel_answer key_of(const struct sel_need *need)

@@ -34,6 +34,8 @@ struct sel_answers {
 void sel_answers_done(struct sel_answers *answers);
 /* Forgets everything, for the next decision; memory is kept. */
 void sel_answers_clear(struct sel_answers *answers);
+/* Bytes that they occupy, reserves included. */
+size_t sel_answers_bytes(const struct sel_answers *answers);
 
 /* 0 and the answer, valid until the next add or take; SEL_ENEED: the need is noted; SEL_ENOMEM. */
 int sel_answers_ask(struct sel_answers *answers, const struct sel_need *need,

@@ -35,6 +35,13 @@ struct sel_decider {
 
 /* ---- life ---- */
 
+/* A flow that is unknown to the plan runs in full. */
+static void set_plan(struct sel_decider *d, const struct sel_plan *plan)
+{
+    d->plan_flow = plan ? sel_plan_flow(plan, d->flow->index) : NULL;
+    d->plan = d->plan_flow ? plan : NULL;
+}
+
 struct sel_decider *sel_decider_new(const struct sel_decider_options *options)
 {
     struct sel_decider *d = SEL_NEW(struct sel_decider);
@@ -48,10 +55,7 @@ struct sel_decider *sel_decider_new(const struct sel_decider_options *options)
     d->sink = options->sink;
     d->run_count_max = options->run_count_max ? options->run_count_max : UINT32_MAX;
     d->run_count_key = options->run_count_key;
-    if (options->plan) {
-        d->plan_flow = sel_plan_flow(options->plan, options->flow->index);
-        d->plan = d->plan_flow ? options->plan : NULL; /* unknown to it: runs in full */
-    }
+    set_plan(d, options->plan);
     if (options->flow->choice_count > 0) {
         d->choice_counts = sel_mem_zalloc(sizeof(uint32_t) * options->flow->choice_count);
         if (!d->choice_counts)
@@ -71,6 +75,22 @@ struct sel_decider *sel_decider_free(struct sel_decider *d)
     sel_mem_free(d->list);
     sel_mem_free(d->choice_counts);
     return sel_mem_free(d);
+}
+
+void sel_decider_reset(struct sel_decider *d, const struct sel_plan *plan)
+{
+    set_plan(d, plan);
+    sel_answers_clear(&d->answers);
+    sel_buf_clear(&d->record);
+    d->args_valid = false;
+    if (d->choice_counts)
+        memset(d->choice_counts, 0, sizeof(*d->choice_counts) * d->flow->choice_count);
+}
+
+size_t sel_decider_bytes(const struct sel_decider *d)
+{
+    return sizeof(*d) + sel_answers_bytes(&d->answers) + d->record.cap + d->start_args.cap +
+           ((size_t)d->run_cap + d->list_cap + d->flow->choice_count) * sizeof(uint32_t);
 }
 
 struct sel_need *sel_decider_needs(struct sel_decider *d, uint32_t *ret_count)

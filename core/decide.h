@@ -131,6 +131,10 @@ struct sel_decider_options {
 /* NULL: out of memory. */
 struct sel_decider *sel_decider_new(const struct sel_decider_options *options);
 struct sel_decider *sel_decider_free(struct sel_decider *decider); /* returns NULL */
+/* For another run of the same flow, with the other options as they were; memory is kept. */
+void sel_decider_reset(struct sel_decider *decider, const struct sel_plan *plan);
+/* Bytes that it occupies, reserves included. */
+size_t sel_decider_bytes(const struct sel_decider *decider);
 
 /* One step. `input` begins a decision and must be NULL to go on with one. `unix_ms` is for new ids.
  * At most about `budget` conditions and starts are done.

@@ -490,6 +490,19 @@ static void forget_progress(struct sel_state *state)
     reset_cursor(&state->cursor);
 }
 
+int sel_state_reset(struct sel_state *state, struct sel_id id, uint32_t attempt,
+                    struct sel_str args)
+{
+    forget_progress(state);
+    state->id = id;
+    state->attempt = attempt;
+    state->migration_version = 0;
+    state->phase = SEL_PHASE_NEW;
+    sel_buf_clear(&state->start_args);
+    sel_buf_put_str(&state->start_args, args);
+    return sel_buf_error(&state->start_args);
+}
+
 /* END, FAIL, RETRY and CANCEL of a flow that has ended do not fit. */
 static bool has_ended(const struct sel_state *state)
 {

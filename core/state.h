@@ -124,6 +124,10 @@ int sel_state_init_attempt(struct sel_state *state, struct sel_id id, uint32_t a
                            uint32_t slot_count, uint32_t edge_count,
                            struct sel_str args) SEL_WARN_UNUSED;
 void sel_state_done(struct sel_state *state);
+/* As done and then init_attempt with as many nodes and edges as it has, in the memory that it has.
+ * 0; SEL_ENOMEM: it can only be reset again, or done. */
+int sel_state_reset(struct sel_state *state, struct sel_id id, uint32_t attempt,
+                    struct sel_str args) SEL_WARN_UNUSED;
 
 /* 0; SEL_ENOMEM: nothing changed; SEL_EFORMAT: the event does not fit the state, nothing changed
  * (in a replay: a damaged or foreign record). */

@@ -8,6 +8,8 @@
 
 #define DECIDE_BUDGET 512      /* conditions and starts a step: other flows get their turn */
 #define DECISIONS_PER_TURN 256 /* then the loop looks at its other work */
+#define SPARES_MAX 256         /* flow runs that are over, kept for the next ones, */
+#define SPARE_BYTES_MAX 4096u  /* none larger than that */
 
 /* ---- flow runs ---- */
 
@@ -66,6 +68,31 @@ static void unlink_flow(struct sel_flow_run *run)
         run->next->prev = run->prev;
 }
 
+static void free_run(struct sel_flow_run *run)
+{
+    sel_decider_free(run->decider);
+    sel_state_done(&run->state);
+    sel_mem_free(run->children);
+    sel_mem_free(run->lineage);
+    sel_mem_free(run->inputs);
+    sel_pool_free(&run->hub->runs, run, run->hub->run_size);
+}
+
+/* Its state may have been given away, or be that of another configuration. */
+static bool may_be_spare(const struct sel_flow_run *run)
+{
+    const struct sel_hub *hub = run->hub;
+    const struct sel_state *state = &run->state;
+    return hub->spares && hub->spare_count < SPARES_MAX && run->decider && state->slots &&
+           state->slot_count == run->flow->node_count &&
+           state->edge_count == run->flow->edge_count &&
+           sel_state_bytes(state) + sel_decider_bytes(run->decider) +
+                   run->input_cap * sizeof(*run->inputs) +
+                   run->lineage_cap * sizeof(*run->lineage) +
+                   run->children_cap * sizeof(struct sel_ended_flow *) <=
+               SPARE_BYTES_MAX;
+}
+
 static void free_flow(struct sel_flow_run *run)
 {
     struct sel_hub *hub = run->hub;
@@ -77,12 +104,13 @@ static void free_flow(struct sel_flow_run *run)
     sel_run_failures_done(&run->failures);
     sel_parents_unref(run->parents);
     sel_blob_unref(run->args);
-    sel_decider_free(run->decider);
-    sel_state_done(&run->state);
-    sel_mem_free(run->children);
-    sel_mem_free(run->lineage);
-    sel_mem_free(run->inputs);
-    sel_pool_free(&hub->runs, run, hub->run_size);
+    if (!may_be_spare(run)) {
+        free_run(run);
+        return;
+    }
+    run->next_ready = hub->spares[run->flow->index];
+    hub->spares[run->flow->index] = run;
+    hub->spare_count++;
 }
 
 void sel_hub_flow_unref(struct sel_flow_run *run)
@@ -112,13 +140,10 @@ static void on_end(void *ctx, enum sel_decide_result result)
         sel_hub_drop_children(run); /* the state forgets them next */
 }
 
-static int fill_run(struct sel_flow_run *run, const struct sel_hub_run_options *options)
+static int new_decider(struct sel_flow_run *run)
 {
     struct sel_hub *hub = run->hub;
-    bool traced = sel_engine_is_traced(hub->engine);
-    run->sink = (struct sel_decide_sink){
-        .ctx = run, .start = on_start, .end = on_end, .trace = traced ? sel_hub_trace_note : NULL};
-    struct sel_decider_options decider = {.system = hub->system,
+    struct sel_decider_options options = {.system = hub->system,
                                           .flow = run->flow,
                                           .plan = run->plan,
                                           .world = &hub->world,
@@ -127,25 +152,62 @@ static int fill_run(struct sel_flow_run *run, const struct sel_hub_run_options *
                                           .sink = &run->sink,
                                           .run_count_max = hub->flow_nodes_max,
                                           .run_count_key = "--flow-nodes-max"};
-    run->decider = sel_decider_new(&decider);
-    if (!run->decider)
-        return SEL_ENOMEM;
-    return sel_state_init_attempt(&run->state, options->id, options->attempt, run->flow->node_count,
-                                  run->flow->edge_count, options->args);
+    run->decider = sel_decider_new(&options);
+    return run->decider ? 0 : SEL_ENOMEM;
+}
+
+/* With the memory of one that is over, or with none of its own. */
+static struct sel_flow_run *take_run(struct sel_hub *hub, const struct sel_flow_def *flow)
+{
+    struct sel_flow_run *run = hub->spares ? hub->spares[flow->index] : NULL;
+    struct sel_flow_run kept = {0};
+    if (run) {
+        hub->spares[flow->index] = run->next_ready;
+        hub->spare_count--;
+        kept = *run;
+    } else {
+        run = sel_pool_alloc(&hub->runs, hub->run_size);
+        if (!run)
+            return NULL;
+    }
+    memset(run, 0, hub->run_size);
+    run->hub = hub;
+    run->decider = kept.decider;
+    run->state = kept.state;
+    run->children = kept.children;
+    run->children_cap = kept.children_cap;
+    run->inputs = kept.inputs;
+    run->input_cap = kept.input_cap;
+    run->lineage = kept.lineage;
+    run->lineage_cap = kept.lineage_cap;
+    return run;
+}
+
+static int fill_run(struct sel_flow_run *run, const struct sel_hub_run_options *options)
+{
+    bool traced = sel_engine_is_traced(run->hub->engine);
+    run->sink = (struct sel_decide_sink){
+        .ctx = run, .start = on_start, .end = on_end, .trace = traced ? sel_hub_trace_note : NULL};
+    if (run->decider) {
+        sel_decider_reset(run->decider, run->plan);
+        return sel_state_reset(&run->state, options->id, options->attempt, options->args);
+    }
+    int r = new_decider(run);
+    return r < 0 ? r
+                 : sel_state_init_attempt(&run->state, options->id, options->attempt,
+                                          run->flow->node_count, run->flow->edge_count,
+                                          options->args);
 }
 
 struct sel_flow_run *sel_hub_new_run(struct sel_hub *hub, const struct sel_hub_run_options *options)
 {
     SEL_ASSERT(hub->run_size >= sizeof(struct sel_flow_run));
-    struct sel_flow_run *run = sel_pool_alloc(&hub->runs, hub->run_size);
+    struct sel_flow_run *run = take_run(hub, options->flow);
     if (!run)
         return NULL;
-    memset(run, 0, hub->run_size);
     run->work.kind = SEL_WORK_FLOW;
     run->alarm.kind = SEL_WORK_ALARM;
     run->alarm.heap_index = UINT32_MAX;
-    run->hub = hub;
-    link_flow(hub, run);
     run->refs = 1;
     run->flow = options->flow;
     run->plan = options->plan;
@@ -153,13 +215,14 @@ struct sel_flow_run *sel_hub_new_run(struct sel_hub *hub, const struct sel_hub_r
     run->budget = DECIDE_BUDGET;
     run->combination = run->failed_combination = UINT64_MAX;
     run->countdown_s = -1;
+    if (fill_run(run, options) < 0) {
+        free_run(run);
+        return NULL;
+    }
+    link_flow(hub, run);
     if (hub->loop)
         run->states = sel_engine_state_cache(hub->engine, run->flow);
     run->sampled = run->flow->has_sampling && !hub->engine->options->ignore_sampling;
-    if (fill_run(run, options) < 0) {
-        free_flow(run);
-        return NULL;
-    }
     return run;
 }
 
@@ -444,13 +507,28 @@ int sel_hub_open(struct sel_hub *hub, struct sel_engine *engine, struct sel_loop
     hub->world =
         (struct sel_predicate_world){.getenv = world_getenv, .ctx = (void *)engine->options};
     hub->plans = sel_plan_cache_new(hub->system);
-    return hub->plans ? 0 : SEL_ENOMEM;
+    hub->spares = sel_mem_zalloc(((size_t)hub->system->flow_count + 1) * sizeof(hub->spares[0]));
+    return hub->plans && hub->spares ? 0 : SEL_ENOMEM;
+}
+
+static void free_spares(struct sel_hub *hub)
+{
+    for (uint32_t i = 0; hub->spares && i < hub->system->flow_count; i++) {
+        struct sel_flow_run *next;
+        for (struct sel_flow_run *run = hub->spares[i]; run; run = next) {
+            next = run->next_ready;
+            free_run(run);
+        }
+    }
+    hub->spares = sel_mem_free(hub->spares);
+    hub->spare_count = 0;
 }
 
 void sel_hub_close(struct sel_hub *hub)
 {
     while (hub->all) /* what was cancelled or stuck: references among them no longer matter */
         free_flow(hub->all);
+    free_spares(hub);
     sel_plan_cache_free(hub->plans);
     sel_arena_done(&hub->trace_arena);
     sel_pool_done(&hub->runs);

@@ -168,6 +168,10 @@ struct sel_hub {
     size_t run_size; /* of a flow run with what its owner adds */
     /* Flow runs: the heap tidies up whenever a piece as large as one is taken or given back. */
     struct sel_pool runs;
+    /* By flow: those that are over, by next_ready, with the memory of their states and deciders;
+     * small ones, and few. */
+    struct sel_flow_run **spares;
+    uint32_t spare_count;
     struct sel_engine *engine;
     const struct sel_system *system;
     struct sel_loop *loop; /* NULL: ops->answer answers */

@@ -122,6 +122,26 @@ static void test_each_way_to_end_in_the_middle_of_an_edge_survives_the_codec(voi
     }
 }
 
+static void test_a_state_that_is_reset_is_as_a_new_one(void **state)
+{
+    (void)state;
+    const struct sel_id id = {7, 8};
+    struct sel_state s, fresh;
+    struct sel_buf bytes = {0}, expected = {0};
+    enter_edge(&s);
+    assert_ok(sel_state_reset(&s, id, 3, SEL_STR("\xc3")));
+    assert_ok(sel_state_init_attempt(&fresh, id, 3, 2, 2, SEL_STR("\xc3")));
+    sel_state_encode(&s, &bytes);
+    sel_state_encode(&fresh, &expected);
+    assert_ok(sel_buf_error(&bytes));
+    assert_true(sel_str_eq(sel_buf_str(&bytes), sel_buf_str(&expected)));
+    assert_ok(apply(&s, (struct sel_event){.type = SEL_EVENT_START}));
+    sel_buf_done(&bytes);
+    sel_buf_done(&expected);
+    sel_state_done(&s);
+    sel_state_done(&fresh);
+}
+
 static void test_a_state_that_is_cut_or_longer_is_refused(void **state)
 {
     (void)state;
@@ -237,6 +257,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_events_that_do_not_fit_change_nothing),
         cmocka_unit_test(test_each_way_to_end_in_the_middle_of_an_edge_survives_the_codec),
+        cmocka_unit_test(test_a_state_that_is_reset_is_as_a_new_one),
         cmocka_unit_test(test_a_state_that_is_cut_or_longer_is_refused),
         cmocka_unit_test(test_a_damaged_state_is_refused_or_sound),
         cmocka_unit_test(test_each_failing_allocation_is_answered),
