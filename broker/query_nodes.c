@@ -184,8 +184,10 @@ int sel_broker_ask_flow_nodes(struct sel_broker_question *q)
     sel_broker_put_u64(&map, "pages", nodes.page_count);
     if (r == 0 && nodes.page_count > 0)
         r = put_nodes(q, flow, &nodes, (uint32_t)page, &map);
-    if (r == SEL_EFORMAT || r == SEL_EVERSION)
+    if (r == SEL_EFORMAT || r == SEL_EVERSION) {
         q->text = r == SEL_EVERSION ? "the nodes were written by a newer program"
                                     : "what the dispatcher wrote of the nodes cannot be read";
+        return SEL_EUNSUPPORTED;
+    }
     return r < 0 ? r : sel_value_end(&map, q->body);
 }

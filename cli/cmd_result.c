@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cli/broker.h"
 #include "cli/ends.h"
+#include "cli/nodes.h"
 #include "core/json.h"
 
 /* A result that is there comes together with the answer to the question, or right behind it. */
@@ -10,7 +12,8 @@
 
 struct values {
     struct sel_cli_ends_values ends;
-    const char *id;
+    const char *id, *query;
+    bool nodes;
 };
 
 static const struct sel_cli_option options[] = {
@@ -20,8 +23,22 @@ static const struct sel_cli_option options[] = {
      .required = true,
      .offset = offsetof(struct values, id),
      .help = "of a flow or task, as `run` and `task submit` print it"},
+    {.name = "nodes",
+     .kind = SEL_CLI_FLAG,
+     .offset = offsetof(struct values, nodes),
+     .help = "of a flow: all its nodes in place of the result, a line each: state, name, id; with "
+             "--json an object each"},
+    {.name = "query",
+     .kind = SEL_CLI_TEXT,
+     .offset = offsetof(struct values, query),
+     .env = {"SELINON_BROKER_QUERY"},
+     .value_name = "ENDPOINT",
+     .help =
+         "with --nodes: where the flow's broker answers questions; default " SEL_CLI_BROKER_QUERY},
     SEL_CLI_ENDS_OPTIONS(struct values, ends),
 };
+
+static const struct values defaults = {.query = SEL_CLI_BROKER_QUERY};
 
 static int print_value(struct sel_cli_ends *ends, const struct sel_value *value)
 {
@@ -36,13 +53,17 @@ static int print_value(struct sel_cli_ends *ends, const struct sel_value *value)
 }
 
 /* What it failed with is its result too, but the status tells. */
-static int print_plain(struct sel_cli_ends *ends, const char *id,
+static int print_plain(struct sel_cli_ends *ends, const struct values *values,
                        const struct sel_client_result *result)
 {
+    const char *id = values->id;
     const struct sel_value value = sel_cli_ends_value(&ends->arena, result);
     if (result->status == SEL_CLIENT_REFUSED)
         return sel_cli_fail(ends->cli, "%s: %.*s", id, SEL_STR_ARG(sel_value_str(&value)));
-    int status = print_value(ends, &value);
+    int status = values->nodes ? sel_cli_nodes_print(ends, values->query, result)
+                               : print_value(ends, &value);
+    if (status == SEL_CLI_OK && !values->nodes && sel_cli_nodes_pages(&value) > 0)
+        fprintf(ends->cli->err, "Its nodes: %s result %s --nodes\n", ends->cli->program, id);
     if (status == SEL_CLI_OK && result->status != SEL_CLIENT_OK)
         return sel_cli_fail(ends->cli, "%s %s%s", id,
                             result->status == SEL_CLIENT_CANCELLED ? "was " : "",
@@ -83,8 +104,8 @@ static int show(struct sel_cli_ends *ends, const struct values *values)
         return sel_cli_fail(ends->cli, "%s has not ended; `wait` waits for it", values->id);
     if (count <= 0)
         return sel_cli_ends_fail(ends, values->id, (int)count);
-    status = values->ends.json ? print_json(ends, &batch->results[0])
-                               : print_plain(ends, values->id, &batch->results[0]);
+    status = values->ends.json && !values->nodes ? print_json(ends, &batch->results[0])
+                                                 : print_plain(ends, values, &batch->results[0]);
     sel_client_batch_free(batch);
     return status;
 }
@@ -106,5 +127,6 @@ const struct sel_cli_command sel_cli_cmd_result = {
     .options = options,
     .option_count = SEL_COUNT(options),
     .values_size = sizeof(struct values),
+    .defaults = &defaults,
     .run = run,
 };

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "cli/format.h"
+#include "cli/nodes.h"
 #include "cli/table.h"
 #include "core/json.h"
 
@@ -114,6 +115,8 @@ bool sel_cli_ends_put_flow(const struct sel_value *value, struct sel_buf *out)
     }
     if (count_nodes(active))
         sel_buf_printf(out, ", %s active", sel_cli_format_count(count_nodes(active), text));
+    if (sel_cli_nodes_pages(value) > 0)
+        sel_buf_put_c(out, " (`result ID --nodes` lists them)");
     put_text_of(value, "class", out);
     put_text_of(value, "message", out);
     return true;

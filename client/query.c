@@ -14,7 +14,8 @@
 struct sel_client_query {
     void *zmq, *socket;
     char endpoint[256];
-    uint64_t n; /* of the last question */
+    uint64_t n;    /* of the last question */
+    uint32_t code; /* that it was refused with */
     struct sel_buf out;
 };
 
@@ -115,6 +116,7 @@ struct answer {
 static int refused(struct sel_client_query *query, const struct sel_wire_reply *reply,
                    struct sel_error *err)
 {
+    query->code = reply->code;
     return sel_error_set(err, SEL_EREQUEST, (struct sel_pos){0}, "the broker at %s says: %.*s (%s)",
                          query->endpoint, SEL_STR_ARG(reply->text),
                          sel_wire_code_name(reply->code));
@@ -170,6 +172,7 @@ static int send_question(struct sel_client_query *query, const char *what,
 {
     struct sel_wire_query question = {
         .n = ++query->n, .what = sel_str_c(what), .args = args ? *args : sel_value_null};
+    query->code = 0;
     sel_buf_clear(&query->out);
     sel_wire_encode_query(&question, &query->out);
     int r = sel_buf_error(&query->out);
@@ -188,6 +191,11 @@ static int timed_out(struct sel_client_query *query, int64_t timeout_us, struct 
         "its "
         "endpoints)? Another endpoint: --broker, or the variable SELINON_BROKER_QUERY",
         query->endpoint, (double)timeout_us / 1e6);
+}
+
+uint32_t sel_client_query_code(const struct sel_client_query *query)
+{
+    return query->code;
 }
 
 int sel_client_query_ask(struct sel_client_query *query, const char *what,

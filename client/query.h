@@ -1,7 +1,8 @@
 /* client/query.h - asking a broker: one question, one answer, and the caller waits.
  *
- * For people's tools; producers and workers have no use for it. A connection belongs to one thread
- * at a time. What may be asked: docs/operations.md, "Questions". */
+ * For people's tools, and for what producers ask about flows that have ended (client/nodes.c). A
+ * connection belongs to one thread at a time. What may be asked: docs/operations.md, "Questions".
+ */
 #ifndef SEL_CLIENT_QUERY_H
 #define SEL_CLIENT_QUERY_H
 
@@ -25,5 +26,8 @@ struct sel_client_query *sel_client_query_close(struct sel_client_query *query);
 int sel_client_query_ask(struct sel_client_query *query, const char *what,
                          const struct sel_value *args, int64_t timeout_us, struct sel_arena *arena,
                          struct sel_value *ret, struct sel_error *err) SEL_WARN_UNUSED;
+/* After SEL_EREQUEST: the code that the broker refused with, enum sel_wire_code; 0: it said none.
+ */
+uint32_t sel_client_query_code(const struct sel_client_query *query);
 
 #endif

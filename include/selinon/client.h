@@ -206,8 +206,8 @@ struct sel_client_flow {
 /* Submits a flow, as sel_client_submit does a task. Its result is a map:
  *   active_nodes    list of {name, id}: what still ran when it failed or was cancelled
  *   finished_nodes  name -> list of ids      failed_nodes  the same
- * with numbers in place of the lists if there are more than 1,000 nodes; for a flow that failed
- * also `class` and `message`. */
+ * with numbers in place of the lists if there are more than 1,000 nodes, and `pages`: how many
+ * sel_client_flow_nodes has; for a flow that failed also `class` and `message`. */
 SEL_API SEL_CHECKED int sel_client_run_flow(struct sel_client *client,
                                             const struct sel_client_flow *flow,
                                             struct sel_client_id *ret_id, int64_t timeout_us);
@@ -282,6 +282,55 @@ SEL_API SEL_CHECKED int sel_client_wait(struct sel_client *client, const struct 
 SEL_API int sel_client_forget(struct sel_client *client, const struct sel_client_id *id);
 /* NULL is allowed. Works after sel_client_close too. */
 SEL_API void sel_client_batch_free(struct sel_client_batch *batch);
+
+/* ---- the nodes of large flows ---- */
+
+/* A connection to the endpoint at which a broker answers questions (its setting `query`), which is
+ * another than that of producers. One is enough for any number of flows of that broker; calls of
+ * several threads follow each other. */
+struct sel_client_asker;
+
+/* Begins to connect. 0; -EINVAL: no endpoint; -ENOMEM; others of the system. `error` as of
+ * sel_client_open. */
+SEL_API SEL_CHECKED int sel_client_asker_open(const char *endpoint, struct sel_client_asker **ret,
+                                              char *error);
+/* Nobody may be in another call; what was answered stays. NULL is allowed. */
+SEL_API void sel_client_asker_close(struct sel_client_asker *asker);
+
+enum sel_client_node_state {
+    SEL_CLIENT_NODE_ACTIVE, /* still ran when the flow failed or was cancelled */
+    SEL_CLIENT_NODE_FINISHED,
+    SEL_CLIENT_NODE_FAILED,
+};
+
+struct sel_client_node {
+    struct sel_str name;
+    struct sel_str id; /* under which storages have the result; of a sub-flow its own */
+    uint32_t state;    /* enum sel_client_node_state */
+    uint32_t reserved;
+};
+
+struct sel_client_nodes {
+    uint32_t page, page_count;
+    uint32_t count;
+    uint32_t reserved;
+    const struct sel_client_node *nodes; /* texts have a terminator, which does not count */
+};
+
+/* One page, from 0, of the nodes of a flow that has ended, for as long as the broker keeps its
+ * result: at most 1,000. A flow of at most 1,000 nodes, or one whose result says `pages` 0, has a
+ * page_count of 0 and none here. *ret is only set if all went well; it is freed with
+ * sel_client_nodes_free.
+ *
+ * 0; -EAGAIN: the flow has not ended; -ENOENT: the broker knows no such flow, or no longer;
+ * -EINVAL: there is no such page; -ETIMEDOUT: nobody answered; -EPROTO: what answered is no broker,
+ * or one that cannot tell; -ENOMEM; -ECHILD. `error` as above. */
+SEL_API SEL_CHECKED int sel_client_flow_nodes(struct sel_client_asker *asker,
+                                              const struct sel_client_id *flow, uint32_t page,
+                                              int64_t timeout_us, struct sel_client_nodes **ret,
+                                              char *error);
+/* NULL is allowed. Works after sel_client_asker_close too. */
+SEL_API void sel_client_nodes_free(struct sel_client_nodes *nodes);
 
 /* ---- values ---- */
 

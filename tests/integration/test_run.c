@@ -2,6 +2,7 @@
  * with a broker and a worker. */
 #include "tests/support/server.h"
 
+#include "core/id.h"
 #include "core/json.h"
 
 #define NODES                                                                                      \
@@ -11,7 +12,8 @@
     "  - {name: Hangs, import: trouble}\n"                                                         \
     "  - {name: Slow, import: exec, command: [sleep, '1.5']}\n"                                    \
     "  - {name: Repair, import: trouble, classname: Nothing}\n"                                    \
-    "flows: [pair, bad, mended, hung, loose, outer]\n"
+    "  - {name: Each, import: trouble, classname: Nothing}\n"                                      \
+    "flows: [pair, bad, mended, hung, loose, outer, crowd]\n"
 #define FLOWS                                                                                      \
     "flow-definitions:\n"                                                                          \
     "  - name: pair\n"                                                                             \
@@ -28,32 +30,43 @@
     "    nowait: Slow\n"                                                                           \
     "    edges: [{from: null, to: [Slow, Nothing]}]\n"                                             \
     "  - name: outer\n"                                                                            \
-    "    edges: [{from: null, to: hung}]\n"
+    "    edges: [{from: null, to: hung}]\n"                                                        \
+    "  - name: crowd\n"                                                                            \
+    "    edges:\n"                                                                                 \
+    "      - {from: null, to: [Nothing, pair]}\n"                                                  \
+    "      - from: Nothing\n"                                                                      \
+    "        to: [Each, Fails]\n"                                                                  \
+    "        foreach: {import: trouble, function: numbers}\n"                                      \
+    "    failures: [{nodes: Fails, fallback: Repair, propagate_failure: true}]\n"
 #define UNKNOWN "0198f3c2-7b1c-7001-8000-00000000002a"
 
 struct world {
     struct sel_test_folder folder;
-    char endpoint[512], broker_variable[600], query_variable[600];
+    char endpoint[512], query[512], broker_variable[600], query_variable[600];
     struct sel_test_server broker, worker;
     struct sel_arena arena;
 };
 
+static void start_broker(struct world *w)
+{
+    const char *const argv[] = {SEL_TEST_BROKER, "--listen",  w->endpoint, "--query",
+                                w->query,        "--journal", "journal",   NULL};
+    sel_test_server_run(&w->broker, &w->folder, ".broker", argv);
+    sel_test_server_expect(&w->broker, "broker.ready");
+}
+
 static int setup(void **state)
 {
     static struct world w;
-    char query[512];
     memset(&w, 0, sizeof(w));
     sel_test_folder_init(&w.folder);
     (void)snprintf(w.endpoint, sizeof(w.endpoint), "ipc://%s/broker", w.folder.path);
-    (void)snprintf(query, sizeof(query), "ipc://%s/query", w.folder.path);
+    (void)snprintf(w.query, sizeof(w.query), "ipc://%s/query", w.folder.path);
     (void)snprintf(w.broker_variable, sizeof(w.broker_variable), "SELINON_BROKER=%s", w.endpoint);
-    (void)snprintf(w.query_variable, sizeof(w.query_variable), "SELINON_BROKER_QUERY=%s", query);
+    (void)snprintf(w.query_variable, sizeof(w.query_variable), "SELINON_BROKER_QUERY=%s", w.query);
     sel_test_write(&w.folder, "nodes.yaml", SEL_STR(NODES));
     sel_test_write(&w.folder, "flows.yaml", SEL_STR(FLOWS));
-    const char *const broker[] = {SEL_TEST_BROKER, "--listen",  w.endpoint, "--query",
-                                  query,           "--journal", "journal",  NULL};
-    sel_test_server_run(&w.broker, &w.folder, ".broker", broker);
-    sel_test_server_expect(&w.broker, "broker.ready");
+    start_broker(&w);
     const char *const worker[] = {SEL_TEST_WORKER,
                                   "-n",
                                   "nodes.yaml",
@@ -267,6 +280,117 @@ static void test_detached_work_is_waited_for_if_wanted(void **state)
     assert_true(sel_value_num(sel_value_get_c(&end, "seconds")) >= 1.5);
 }
 
+#define EACH 2000u
+#define CROWD (3 * EACH + 2) /* its nodes */
+
+struct crowd {
+    uint32_t finished_each, finished_repair, failed, others;
+    bool seen[CROWD]; /* by ordinal */
+    uint32_t ordinals;
+    const char *child; /* the id that no ordinal has */
+};
+
+static void note_node(struct world *w, struct crowd *crowd, const char *flow,
+                      const struct sel_value *node)
+{
+    const char *state = text_in(w, node, "state"), *name = text_in(w, node, "name");
+    const char *id = text_in(w, node, "id");
+    struct sel_id of;
+    uint32_t attempt, ordinal;
+    char text[SEL_ID_TEXT_SIZE];
+    bool has_failed = strcmp(state, "failed") == 0;
+    assert_true(has_failed || strcmp(state, "finished") == 0);
+    assert_int_equal(has_failed, strcmp(name, "Fails") == 0);
+    crowd->failed += has_failed;
+    crowd->finished_each += strcmp(name, "Each") == 0;
+    crowd->finished_repair += strcmp(name, "Repair") == 0;
+    crowd->others += strcmp(name, "Nothing") == 0 || strcmp(name, "pair") == 0;
+    if (strcmp(name, "pair") == 0) {
+        crowd->child = id;
+        return;
+    }
+    assert_true(sel_id_parse_run(sel_str_c(id), &of, &attempt, &ordinal));
+    assert_string_equal(sel_id_format(of, text), flow);
+    assert_int_equal(attempt, 0);
+    assert_true(ordinal < CROWD && !crowd->seen[ordinal]);
+    crowd->seen[ordinal] = true;
+    crowd->ordinals++;
+}
+
+/* `result ID --nodes --json`: each node once, under its id. The text is in the arena. */
+static char *check_crowd(struct world *w, const char *id)
+{
+    static struct crowd crowd;
+    struct sel_test_run run;
+    struct sel_value children = JSON(w, 0, "flows", "--name", "pair");
+    CLI(w, &run, 1, "result", id, "--nodes", "--json"); /* it has failed: some did */
+    char *text = sel_arena_strdup(&w->arena, sel_str_c(run.out));
+    crowd = (struct crowd){0};
+    for (char *at = run.out, *end; (end = strchr(at, '\n')); at = end + 1) {
+        *end = 0;
+        struct sel_value node = sel_test_json(&w->arena, at);
+        note_node(w, &crowd, id, &node);
+    }
+    sel_test_run_done(&run);
+    assert_int_equal(crowd.finished_each, EACH);
+    assert_int_equal(crowd.finished_repair, EACH);
+    assert_int_equal(crowd.failed, EACH);
+    assert_int_equal(crowd.others, 2);
+    assert_int_equal(crowd.ordinals, CROWD - 1); /* all but that of the sub-flow */
+    bool is_there = false;
+    for (uint32_t i = 0; i < sel_value_count(&children); i++) {
+        const struct sel_value *child = sel_value_at(&children, i);
+        is_there |= crowd.child && strcmp(text_in(w, child, "id"), crowd.child) == 0 &&
+                    strcmp(text_in(w, child, "parent"), id) == 0;
+    }
+    assert_true(is_there);
+    return text;
+}
+
+static void test_all_nodes_of_a_large_flow_are_told_after_a_kill(void **state)
+{
+    struct world *w = *state;
+    struct sel_test_run run;
+    struct sel_value answer = JSON(w, 0, "run", "crowd", "--node-args", "{\"count\": 2000}", "-j");
+    const char *id = text_in(w, &answer, "id");
+    CLI(w, &run, 1, "wait", id);
+    if (!strstr(run.out, " failed: 4,002 nodes finished, 2,000 failed (`result ID"))
+        fail_msg("%s", run.out);
+    sel_test_run_done(&run);
+    CLI(w, &run, 1, "result", id);
+    assert_non_null(strstr(run.out, "\"pages\": 7"));
+    assert_non_null(strstr(run.err, "--nodes\n"));
+    sel_test_run_done(&run);
+    const char *before = check_crowd(w, id);
+    assert_int_equal(sel_test_server_end(&w->broker, SIGKILL), -SIGKILL);
+    sel_test_server_done(&w->broker);
+    start_broker(w);
+    assert_string_equal(check_crowd(w, id), before);
+    CLI(w, &run, 1, "result", id, "--nodes");
+    assert_non_null(strstr(run.out, "finished  Nothing  "));
+    assert_non_null(strstr(run.out, "failed    Fails  "));
+    sel_test_run_done(&run);
+    CLI(w, &run, 1, "result", id, "--nodes", "--query", "ipc://nobody", "--timeout", "0.3");
+    assert_non_null(strstr(run.err, "page 0 of the nodes: no broker answered at ipc://nobody"));
+    sel_test_run_done(&run);
+}
+
+/* The result has them itself. */
+static void test_the_nodes_of_a_small_flow_are_told_too(void **state)
+{
+    struct world *w = *state;
+    struct sel_test_run run;
+    struct sel_value end = JSON(w, 1, "run", "bad", "--wait");
+    const char *id = text_in(w, &end, "flow_id");
+    CLI(w, &run, 1, "result", id, "--nodes", "--query", "ipc://nobody");
+    char line[128];
+    (void)snprintf(line, sizeof(line), "finished  Nothing  %s-0.", id);
+    assert_non_null(strstr(run.out, line));
+    (void)snprintf(line, sizeof(line), "failed    Fails  %s-0.", id);
+    assert_non_null(strstr(run.out, line));
+    sel_test_run_done(&run);
+}
+
 static void test_many_are_counted(void **state)
 {
     struct world *w = *state;
@@ -336,6 +460,8 @@ int main(void)
         cmocka_unit_test(test_detached_work_is_waited_for_if_wanted),
         cmocka_unit_test(test_many_are_counted),
         cmocka_unit_test(test_a_key_stands_for_one_flow),
+        cmocka_unit_test(test_the_nodes_of_a_small_flow_are_told_too),
+        cmocka_unit_test(test_all_nodes_of_a_large_flow_are_told_after_a_kill),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

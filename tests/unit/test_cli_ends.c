@@ -18,6 +18,11 @@ static void test_a_flow_is_told_in_one_line(void **state)
          "3 nodes finished, 3 failed (D 2x, E), 1 active: FlowError: no way"},
         {"{\"active_nodes\": 0, \"finished_nodes\": 1999, \"failed_nodes\": 12}",
          "1,999 nodes finished, 12 failed"},
+        {"{\"active_nodes\": 0, \"finished_nodes\": 1999, \"failed_nodes\": 12, \"pages\": 3,"
+         " \"class\": \"FlowError\", \"message\": \"no way\"}",
+         "1,999 nodes finished, 12 failed (`result ID --nodes` lists them): FlowError: no way"},
+        {"{\"active_nodes\": 0, \"finished_nodes\": 1999, \"failed_nodes\": 0, \"pages\": 0}",
+         "1,999 nodes finished"},
         {"{\"active_nodes\": [], \"finished_nodes\": {}, \"failed_nodes\": {\"a\": [1], \"b\": [1],"
          " \"c\": [1], \"d\": [1], \"e\": [1], \"f\": [1]}}",
          "0 nodes finished, 6 failed (a, b, c, d, e, ...)"},

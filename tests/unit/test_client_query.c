@@ -7,6 +7,8 @@
 
 #include <zmq.h>
 
+#include <selinon/client.h>
+
 #include "client/query.h"
 #include "core/json.h"
 #include "proto/wire.h"
@@ -229,6 +231,136 @@ static void test_what_is_no_endpoint_is_refused(void **state)
     assert_null(query);
 }
 
+/* ---- the nodes of a flow ---- */
+
+static const struct sel_client_id flow_id = {{1, 2, 3}};
+
+/* Asks `end` for page `page`; 0, or the error with its text. */
+static int ask_nodes(struct end *end, uint32_t page, int64_t timeout_us,
+                     struct sel_client_nodes **ret, char *error)
+{
+    struct sel_client_asker *asker = NULL;
+    error[0] = '\0';
+    assert_int_equal(sel_client_asker_open(end->endpoint, &asker, error), 0);
+    int r = sel_client_flow_nodes(asker, &flow_id, page, timeout_us, ret, error);
+    sel_client_asker_close(asker);
+    return r;
+}
+
+static void answer_page(struct end *end, const struct sel_wire_query *query, struct sel_buf *frame)
+{
+    int64_t page = -1;
+    (void)end;
+    assert_true(sel_value_i64(sel_value_get_c(&query->args, "page"), &page));
+    reply(frame, query->n, false,
+          page == 1 ? "{\"page\": 1, \"pages\": 2, \"active_nodes\": [{\"name\": \"A\", \"id\": "
+                      "\"x\"}], \"finished_nodes\": {\"B\": [\"y\", \"z\"], \"C\": []}, "
+                      "\"failed_nodes\": {\"A\": [\"w\"]}}"
+                    : "{\"page\": 0, \"pages\": 0}");
+}
+
+static void test_a_page_of_nodes_is_a_list(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t state;
+        const char *name, *id;
+    } expected[] = {
+        {SEL_CLIENT_NODE_ACTIVE, "A", "x"},
+        {SEL_CLIENT_NODE_FINISHED, "B", "y"},
+        {SEL_CLIENT_NODE_FINISHED, "B", "z"},
+        {SEL_CLIENT_NODE_FAILED, "A", "w"},
+    };
+    struct end *end = end_start(1, answer_page);
+    struct sel_client_nodes *nodes = NULL;
+    char error[SEL_CLIENT_ERROR_SIZE];
+    assert_int_equal(ask_nodes(end, 1, SEL_CLIENT_FOREVER, &nodes, error), 0);
+    assert_int_equal(nodes->page, 1);
+    assert_int_equal(nodes->page_count, 2);
+    assert_int_equal(nodes->count, SEL_COUNT(expected));
+    for (uint32_t i = 0; i < nodes->count; i++) {
+        assert_int_equal(nodes->nodes[i].state, expected[i].state);
+        assert_string_equal(nodes->nodes[i].name.p, expected[i].name);
+        assert_string_equal(nodes->nodes[i].id.p, expected[i].id);
+        assert_int_equal(nodes->nodes[i].id.n, 1);
+    }
+    sel_client_nodes_free(nodes);
+    assert_int_equal(ask_nodes(end, 0, 10 * SECOND_US, &nodes, error), 0);
+    assert_int_equal(nodes->page_count, 0);
+    assert_int_equal(nodes->count, 0);
+    sel_client_nodes_free(nodes);
+    sel_client_nodes_free(NULL);
+    sel_client_asker_close(NULL);
+    end_stop(end);
+    assert_non_null(strstr(end->asked, "flow.nodes 01020300-0000-0000-0000-000000000000"));
+}
+
+static enum sel_wire_code code_now;
+
+static void refuse_with_code(struct end *end, const struct sel_wire_query *query,
+                             struct sel_buf *frame)
+{
+    (void)end;
+    struct sel_wire_reply answer = {.n = query->n, .code = code_now, .text = SEL_STR("because")};
+    sel_wire_encode_reply(&answer, frame);
+}
+
+static const char *odd_now;
+
+static void answer_oddly(struct end *end, const struct sel_wire_query *query, struct sel_buf *frame)
+{
+    (void)end;
+    reply(frame, query->n, false, odd_now);
+}
+
+static void test_refusals_of_nodes_are_errors_of_their_own(void **state)
+{
+    (void)state;
+    static const struct {
+        enum sel_wire_code code;
+        int error;
+    } codes[] = {{SEL_CODE_UNKNOWN_TASK, -ENOENT},
+                 {SEL_CODE_ILLEGAL, -EAGAIN},
+                 {SEL_CODE_MALFORMED, -EINVAL},
+                 {SEL_CODE_UNSUPPORTED, -EPROTO}};
+    static const char *const odd[] = {
+        "[]",
+        "{\"page\": 0}",
+        "{\"page\": 0, \"pages\": -1}",
+        "{\"page\": 0, \"pages\": 1}",
+        "{\"page\": 0, \"pages\": 1, \"active_nodes\": [7], \"finished_nodes\": {}, "
+        "\"failed_nodes\": {}}",
+        "{\"page\": 0, \"pages\": 1, \"active_nodes\": [], \"finished_nodes\": {\"A\": 7}, "
+        "\"failed_nodes\": {}}",
+        "{\"page\": 0, \"pages\": 1, \"active_nodes\": [], \"finished_nodes\": {}, "
+        "\"failed_nodes\": {\"A\": [7]}}",
+    };
+    struct sel_client_nodes *nodes = NULL;
+    char error[SEL_CLIENT_ERROR_SIZE];
+    for (size_t i = 0; i < SEL_COUNT(codes); i++) {
+        code_now = codes[i].code;
+        struct end *end = end_start(1, refuse_with_code);
+        assert_int_equal(ask_nodes(end, 0, 10 * SECOND_US, &nodes, error), codes[i].error);
+        assert_non_null(strstr(error, "because"));
+        end_stop(end);
+    }
+    for (size_t i = 0; i < SEL_COUNT(odd); i++) {
+        odd_now = odd[i];
+        struct end *end = end_start(1, answer_oddly);
+        assert_int_equal(ask_nodes(end, 0, 10 * SECOND_US, &nodes, error), -EPROTO);
+        assert_non_null(strstr(error, "the broker's answer"));
+        end_stop(end);
+    }
+    struct end *end = end_start(0, NULL);
+    assert_int_equal(ask_nodes(end, 0, 20000, &nodes, error), -ETIMEDOUT);
+    assert_non_null(strstr(error, end->endpoint));
+    end_stop(end);
+    struct sel_client_asker *asker = NULL;
+    assert_int_equal(sel_client_asker_open("localhost", &asker, error), -EINVAL);
+    assert_null(asker);
+    assert_null(nodes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +369,8 @@ int main(void)
         cmocka_unit_test(test_what_is_no_answer_is_told),
         cmocka_unit_test(test_silence_names_the_endpoint_and_what_to_do),
         cmocka_unit_test(test_what_is_no_endpoint_is_refused),
+        cmocka_unit_test(test_a_page_of_nodes_is_a_list),
+        cmocka_unit_test(test_refusals_of_nodes_are_errors_of_their_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
