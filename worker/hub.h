@@ -73,8 +73,8 @@ struct sel_flow_input {
     bool failed;
 };
 
-/* The failed runs of the flow that a run started by a fallback hands on to what follows it, in
- * order; SEL_NONE stands for the failed parents of the flow itself. Shared, never changed. */
+/* The failed runs of the flow that a run started by a fallback hands on to what follows it, one of
+ * each node; SEL_NONE stands for the failed parents of the flow itself. Shared, never changed. */
 struct sel_failed_runs {
     uint32_t refs, count;
     uint32_t runs[];

@@ -1,10 +1,11 @@
 /* Which runs are the parents of what a flow starts. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "core/mem.h"
 #include "worker/hub.h"
 
-#define LINEAGE_OWN                                                                                \
-    0u /* in bytes: the failed parents of the flow itself; others are 1 + ordinal                  \
-        */
+#define LINEAGE_OWN 0u /* in bytes: failed parents of the flow itself; others are 1 + ordinal */
 
 /* ---- lists of failed runs ---- */
 
@@ -66,8 +67,36 @@ static const struct sel_failed_runs *find_lineage(const struct sel_flow_run *run
     return found ? run->lineage[low].failed : NULL;
 }
 
-/* The failed runs among and before those of a combination: its own if it is a fallback's, then what
- * they inherited, all together. NULL and 0: none. */
+/* As they were started; the failed parents of the flow itself (SEL_NONE) were before all others. */
+static int by_start(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a + 1, y = *(const uint32_t *)b + 1;
+    return (x > y) - (x < y);
+}
+
+static uint32_t slot_of(const struct sel_flow_run *run, uint32_t ordinal)
+{
+    return ordinal == SEL_NONE ? SEL_NONE : sel_state_run_slot(&run->state, ordinal);
+}
+
+/* Of each node the last one, as a task is told one failure of a node. Where ways meet, both bring
+ * along what they have in common: else a list would be doubled with each round of a cycle. */
+static void keep_last(const struct sel_flow_run *run, struct sel_failed_runs *failed)
+{
+    uint32_t first = failed->count;
+    for (uint32_t i = failed->count; i-- > 0;) {
+        uint32_t k = first;
+        while (k < failed->count && slot_of(run, failed->runs[k]) != slot_of(run, failed->runs[i]))
+            k++;
+        if (k == failed->count)
+            failed->runs[--first] = failed->runs[i];
+    }
+    failed->count -= first;
+    memmove(failed->runs, failed->runs + first, failed->count * sizeof(failed->runs[0]));
+}
+
+/* The failed runs among and before those of a combination: what they inherited, then its own if
+ * it is a fallback's. NULL and 0: none. */
 static int list_failed(const struct sel_flow_run *run, const struct sel_combination *combination,
                        struct sel_failed_runs **ret)
 {
@@ -88,13 +117,15 @@ static int list_failed(const struct sel_flow_run *run, const struct sel_combinat
     uint32_t at = 0;
     if (is_start)
         failed->runs[at++] = SEL_NONE;
-    for (uint32_t i = 0; is_fallback && i < combination->count; i++)
-        failed->runs[at++] = combination->runs[i];
     for (uint32_t i = 0; run->lineage_count > 0 && i < combination->count; i++) {
         const struct sel_failed_runs *lineage = find_lineage(run, combination->runs[i]);
         for (uint32_t k = 0; lineage && k < lineage->count; k++)
             failed->runs[at++] = lineage->runs[k];
     }
+    qsort(failed->runs, at, sizeof(failed->runs[0]), by_start);
+    for (uint32_t i = 0; is_fallback && i < combination->count; i++)
+        failed->runs[at++] = combination->runs[i];
+    keep_last(run, failed);
     *ret = failed;
     return 0;
 }

@@ -405,7 +405,7 @@ static void check_residue(struct sel_run *run)
 {
     struct sel_residue left;
     sel_residue_look(run->server.core, &left);
-    if (left.open + left.runs + left.pieces > 0)
+    if (left.open || left.runs || left.pieces)
         BROKEN(run, "residue",
                "all has ended, and the broker has %u open entries, %u runs, %u pieces", left.open,
                left.runs, left.pieces);

@@ -18,7 +18,7 @@ static const char nodes[] =
     "{}}\n"
     "flows: [diamond, fall, foreach, sub, inner, deep, retry, first, throttled, sampled, wide, "
     "selected, nowait, eager, subfall, innerfall, functions, large, spread, "
-    "crowd, broken]\n";
+    "crowd, broken, rounds, stumbles]\n";
 
 static const char flows[] =
     "flow-definitions:\n"
@@ -146,6 +146,19 @@ static const char flows[] =
     "      - {from: A, to: innerfall, foreach: {import: m, function: large, "
     "propagate_result: true}}\n"
     "      - {from: A, to: B, foreach: {import: m, function: broken}}\n"
+    "  - name: rounds\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: B, to: [C, D]}\n"
+    "      - {from: [C, D], to: B}\n"
+    "    failures:\n"
+    "      - {nodes: A, fallback: B}\n"
+    "  - name: stumbles\n"
+    "    edges:\n"
+    "      - {from: , to: A}\n"
+    "      - {from: B, to: A}\n"
+    "    failures:\n"
+    "      - {nodes: A, fallback: B}\n"
     "  - name: functions\n"
     "    edges:\n"
     "      - {from: , to: A, foreach: {import: m, function: broken}}\n";
@@ -234,6 +247,43 @@ static void test_a_fallback_and_what_follows_it_know_what_failed(void **state)
                                   "failed={\"A\":\"R0-0.0\"} flags=0 !A=ValueError:A\n"));
     fb_done(&b);
     sel_arena_done(&arena);
+}
+
+/* Both ways to a node hand on the same failure: it is handed on once, or it would be doubled with
+ * each round. */
+static void test_a_failure_is_handed_on_once(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    begin(&b, " A ");
+    fb_init(&b, nodes, flows);
+    (void)fb_submit(&b, "rounds", NULL, NULL);
+    for (uint32_t i = 0; i < 100 && b.line_count < 40; i++)
+        (void)(fb_turn(&b) || fb_work(&b) || fb_say_acks(&b));
+    assert_true(b.line_count >= 40);
+    for (uint32_t i = 1; i < b.line_count; i++) {
+        const char *first = strstr(b.lines[i], " !A=");
+        assert_non_null(first);
+        assert_null(strstr(first + 1, " !A="));
+    }
+    fb_done(&b);
+}
+
+/* Of two failures of one task a fallback is told its own. */
+static void test_a_fallback_is_told_the_failure_that_it_is_for(void **state)
+{
+    (void)state;
+    struct flow_broker b;
+    begin(&b, " A ");
+    fb_init(&b, nodes, flows);
+    (void)fb_submit(&b, "stumbles", NULL, NULL);
+    for (uint32_t i = 0; i < 100 && b.line_count < 4; i++)
+        (void)(fb_turn(&b) || fb_work(&b) || fb_say_acks(&b));
+    assert_int_equal(b.line_count, 4);
+    assert_non_null(strstr(b.lines[1], "B args=- parents={} failed={\"A\":\"R0-0.0\"}"));
+    assert_non_null(
+        strstr(b.lines[3], "B args=- parents={} failed={\"A\":\"R0-0.2\"} flags=0 !A="));
+    fb_done(&b);
 }
 
 static void test_a_flow_that_failed_says_why(void **state)
@@ -849,6 +899,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_diamond_is_decided),
         cmocka_unit_test(test_a_fallback_and_what_follows_it_know_what_failed),
+        cmocka_unit_test(test_a_failure_is_handed_on_once),
+        cmocka_unit_test(test_a_fallback_is_told_the_failure_that_it_is_for),
         cmocka_unit_test(test_a_flow_that_failed_says_why),
         cmocka_unit_test(test_flows_are_taken_over_after_any_decision),
         cmocka_unit_test(test_flows_are_taken_over_again_and_again),
