@@ -110,7 +110,8 @@ static void put_ended(const struct sel_ended_flow *ended, const struct sel_syste
                       uint32_t depth, struct sel_buf *buf);
 
 /* The state without what only the flow itself needed. */
-static void put_lean_state(const struct sel_state *state, struct sel_buf *buf)
+static __attribute__((noinline)) void put_lean_state(const struct sel_state *state,
+                                                     struct sel_buf *buf)
 {
     struct sel_state lean = *state;
     struct sel_buf bytes = {0};
@@ -193,7 +194,8 @@ static void get_state(struct reader *r, const struct sel_flow_def *flow, struct 
         refuse(r, SEL_ENOTFOUND, "a sub-flow has other edges than where it ran");
 }
 
-static void get_failures(struct reader *r, struct sel_run_failures *failures)
+static __attribute__((noinline)) void get_failures(struct reader *r,
+                                                   struct sel_run_failures *failures)
 {
     uint32_t count = get_count(r);
     for (uint32_t i = 0; i < count && r->error == 0; i++) {
@@ -204,27 +206,32 @@ static void get_failures(struct reader *r, struct sel_run_failures *failures)
     }
 }
 
-static struct sel_ended_flow *get_ended(struct reader *r, uint32_t depth)
+/* The flow without its children, which it gets room for. Not inlined: a state is large, and below
+ * there is a recursion on the stack of a coroutine. */
+static __attribute__((noinline)) struct sel_ended_flow *get_flow_state(struct reader *r)
 {
     struct sel_state state = {0};
+    const struct sel_flow_def *flow = get_flow(r);
+    if (flow)
+        get_state(r, flow, &state);
+    struct sel_ended_flow *ended = r->error ? NULL : sel_ended_flow_new(flow, &state, NULL);
+    if (ended)
+        ended->children =
+            sel_mem_zalloc(sizeof(*ended->children) * ((size_t)ended->state.child_count + 1));
+    if (!ended || !ended->children)
+        refuse(r, SEL_ENOMEM, "out of memory");
+    sel_state_done(&state);
+    return ended;
+}
+
+static struct sel_ended_flow *get_ended(struct reader *r, uint32_t depth)
+{
     struct sel_ended_flow *ended = NULL;
     if (depth > DEPTH_MAX)
         refuse(r, SEL_ELIMIT, "flows are nested too deeply");
     get_form(r, FORM_ENDED);
-    const struct sel_flow_def *flow = get_flow(r);
-    if (flow)
-        get_state(r, flow, &state);
-    if (r->error == 0) {
-        ended = sel_ended_flow_new(flow, &state, NULL);
-        if (!ended)
-            refuse(r, SEL_ENOMEM, "out of memory");
-    }
-    if (r->error == 0) {
-        ended->children =
-            sel_mem_zalloc(sizeof(*ended->children) * ((size_t)ended->state.child_count + 1));
-        if (!ended->children)
-            refuse(r, SEL_ENOMEM, "out of memory");
-    }
+    if (r->error == 0)
+        ended = get_flow_state(r);
     for (uint32_t i = 0; r->error == 0 && i < ended->state.child_count; i++) {
         struct reader child = *r;
         child.rest = get_bytes(r);
@@ -239,7 +246,6 @@ static struct sel_ended_flow *get_ended(struct reader *r, uint32_t depth)
         refuse(r, SEL_EFORMAT, "a sub-flow's end is longer than it says");
     if (r->error == 0)
         return ended;
-    sel_state_done(&state);
     sel_ended_flow_unref(ended);
     return NULL;
 }

@@ -1,6 +1,7 @@
 #include "tests/support/test.h"
 
 #include "core/compile.h"
+#include "worker/co.h"
 #include "worker/flow_codec.h"
 
 static const char nodes[] = "tasks:\n"
@@ -155,6 +156,64 @@ static void test_what_is_cut_is_refused(void **state)
     assert_null(copy);
     sel_parents_unref(parents);
     sel_buf_done(&bytes);
+}
+
+/* ---- flows in flows ---- */
+
+struct reading {
+    const struct sel_system *system;
+    struct sel_buf bytes;
+    int code;
+};
+
+/* As a task does that has used a fourth of its stack. */
+static void read_on_a_stack(void *arg)
+{
+    struct reading *reading = arg;
+    volatile char used[SEL_CO_STACK_SIZE / 4];
+    struct sel_ended_flow *flow = NULL;
+    struct sel_error err;
+    used[0] = 0;
+    reading->code =
+        sel_flow_take_ended(reading->system, sel_buf_str(&reading->bytes), &flow, &err) + used[0];
+    sel_ended_flow_unref(flow);
+}
+
+static int read_in_a_coroutine(struct reading *reading)
+{
+    struct sel_co_pool *pool = sel_co_pool_new(1);
+    struct sel_co *co;
+    assert_non_null(pool);
+    assert_ok(sel_co_new(pool, read_on_a_stack, reading, &co));
+    assert_ok(sel_co_prepare(co));
+    assert_true(sel_co_resume(co));
+    (void)sel_co_pool_free(pool);
+    return reading->code;
+}
+
+/* `count` flows, one in the other, as the `ended` of the end of a run. */
+static void nest(struct scene *s, uint32_t count, struct sel_buf *ret)
+{
+    struct sel_ended_flow *flow = ended(s, "inner", 1, NULL);
+    struct sel_buf end = {0};
+    struct sel_flow_run_end parts;
+    for (uint32_t i = 1; i < count; i++)
+        flow = ended(s, "outer", 1 + i, flow);
+    sel_flow_put_end(s->system, false, SEL_STR(""), SEL_STR(""), flow, &end);
+    assert_ok(sel_flow_take_end(sel_buf_str(&end), &s->arena, &parts));
+    sel_buf_put_str(ret, parts.ended);
+    assert_ok(sel_buf_error(ret));
+    sel_buf_done(&end);
+    sel_ended_flow_unref(flow);
+}
+
+static void test_flows_in_flows_fit_on_the_stack_of_a_task(void **state)
+{
+    struct scene *s = *state;
+    struct reading reading = {.system = s->system};
+    nest(s, 401, &reading.bytes);
+    assert_ok(read_in_a_coroutine(&reading));
+    sel_buf_done(&reading.bytes);
 }
 
 static void test_no_parents_take_no_bytes(void **state)
@@ -312,6 +371,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parents_are_the_same_on_the_other_side),
         cmocka_unit_test(test_what_is_cut_is_refused),
+        cmocka_unit_test(test_flows_in_flows_fit_on_the_stack_of_a_task),
         cmocka_unit_test(test_no_parents_take_no_bytes),
         cmocka_unit_test(test_names_must_be_known),
         cmocka_unit_test(test_ends_of_runs),
