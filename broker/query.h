@@ -24,6 +24,10 @@ void sel_broker_put_id(struct sel_value_builder *map, struct sel_arena *arena, c
 
 /* The entry of the flow that the text `id` of the arguments names. 0, or an error with its text. */
 int sel_broker_question_flow(struct sel_broker_question *question, uint32_t *ret) SEL_WARN_UNUSED;
+/* `n` bytes at `offset` of a piece, from memory or from the journal: not all of it, as there may be
+ * megabytes. Valid until the next call. SEL_EFORMAT: it is shorter. */
+int sel_broker_question_read(struct sel_broker *b, uint32_t piece, uint64_t offset, size_t n,
+                             struct sel_str *ret) SEL_WARN_UNUSED;
 /* A number of the arguments that is not negative; else `value`. */
 uint64_t sel_broker_question_number(const struct sel_broker_question *question, const char *key,
                                     uint64_t value);

@@ -6,7 +6,7 @@
 #define LOOKED_AT_MAX 1000000u /* entries, for one answer */
 #define ORDINALS_MAX 65536u    /* the same, runs */
 #define HISTORY_BYTES ((size_t)512 << 10)
-#define PIECE_TOLD_MAX ((size_t)2 << 20)
+#define PIECE_TOLD_MAX ((size_t)2 << 20) /* of one piece in one answer */
 
 static int64_t age_us(const struct sel_broker *b, int64_t since_us)
 {
@@ -289,17 +289,32 @@ int sel_broker_ask_flow_runs(struct sel_broker_question *q)
 
 /* ---- history ---- */
 
-/* Nothing if it cannot be read now: what can is told. */
-static size_t add_item(struct sel_broker_question *q, struct sel_value_builder *list, uint32_t i)
+int sel_broker_question_read(struct sel_broker *b, uint32_t i, uint64_t offset, size_t n,
+                             struct sel_str *ret)
+{
+    const struct sel_task_entry *piece = sel_broker_task_at(b, i);
+    if (offset > piece->blob_size || n > piece->blob_size - offset)
+        return SEL_EFORMAT;
+    if (!piece->blob && n > 0)
+        return sel_broker_log_read(b, piece->log_seq, piece->log_offset + offset, n, ret);
+    *ret = (struct sel_str){piece->blob ? (const char *)piece->blob + offset : NULL, n};
+    return 0;
+}
+
+/* From `offset` on, as much as there is room for. Nothing if it cannot be read now: what can is
+ * told. How many bytes. */
+static size_t add_item(struct sel_broker_question *q, struct sel_value_builder *list, uint32_t i,
+                       uint64_t offset)
 {
     const struct sel_task_entry *piece = sel_broker_task_at(q->b, i);
-    struct sel_str fields, bytes;
+    struct sel_str bytes;
     struct sel_value_builder map;
     struct sel_value value = sel_value_null;
-    if (sel_broker_task_get_blob(q->b, i, &fields, &bytes) < 0)
+    size_t n = offset < piece->blob_size ? piece->blob_size - offset : 0;
+    if (n > PIECE_TOLD_MAX) /* of a decision on very many nodes at once */
+        n = PIECE_TOLD_MAX;
+    if (sel_broker_question_read(q->b, i, offset, n, &bytes) < 0)
         return 0;
-    if (bytes.n > PIECE_TOLD_MAX) /* of a decision on very many nodes at once */
-        bytes.n = 0;
     void *copy = sel_arena_memdup(q->arena, bytes.p, bytes.n);
     sel_value_begin_map(&map, q->arena);
     map.failed |= !copy;
@@ -322,6 +337,7 @@ int sel_broker_ask_flow_history(struct sel_broker_question *q)
         return r;
     const struct sel_flow_try *t = sel_broker_task_at(q->b, i)->flow->current;
     uint64_t from = sel_broker_question_number(q, "from", 0), at = 0;
+    uint64_t offset = sel_broker_question_number(q, "offset", 0), rest = 0;
     uint32_t piece = t ? t->piece_first : SEL_NONE, count = 0;
     size_t bytes = 0;
     struct sel_value_builder list, map;
@@ -332,7 +348,12 @@ int sel_broker_ask_flow_history(struct sel_broker_question *q)
         if (at >= from) {
             if (count > 0 && bytes + entry->blob_size > HISTORY_BYTES)
                 break;
-            bytes += add_item(q, &list, piece);
+            size_t told = add_item(q, &list, piece, offset);
+            rest = told > 0 && offset + told < entry->blob_size ? offset + told : 0;
+            if (rest > 0)
+                break;
+            bytes += told;
+            offset = 0; /* of the first */
             count++;
         }
         piece = entry->next;
@@ -342,5 +363,7 @@ int sel_broker_ask_flow_history(struct sel_broker_question *q)
     sel_value_put_c(&map, "items", value);
     if (piece != SEL_NONE)
         sel_broker_put_u64(&map, "next", at);
+    if (rest > 0)
+        sel_broker_put_u64(&map, "offset", rest);
     return r < 0 ? r : sel_value_end(&map, q->body);
 }

@@ -7,24 +7,10 @@ static const char *const lists[] = {"active_nodes", "finished_nodes", "failed_no
 
 /* ---- reading what is kept ---- */
 
-/* Some of a piece, from memory or from the journal; valid until the next call. Not all of it: there
- * may be megabytes. */
-static int read_piece(struct sel_broker *b, uint32_t i, uint64_t offset, size_t n,
-                      struct sel_str *ret)
-{
-    const struct sel_task_entry *piece = sel_broker_task_at(b, i);
-    if (offset > piece->blob_size || n > piece->blob_size - offset)
-        return SEL_EFORMAT;
-    if (!piece->blob)
-        return sel_broker_log_read(b, piece->log_seq, piece->log_offset + offset, n, ret);
-    *ret = (struct sel_str){(const char *)piece->blob + offset, n};
-    return 0;
-}
-
 static int read_head(struct sel_broker *b, uint32_t piece, struct sel_nodes *ret)
 {
     struct sel_str head = {NULL, 0};
-    int r = read_piece(b, piece, 0, SEL_NODES_HEAD_SIZE, &head);
+    int r = sel_broker_question_read(b, piece, 0, SEL_NODES_HEAD_SIZE, &head);
     return r < 0 ? r : sel_nodes_decode(head, sel_broker_task_at(b, piece)->blob_size, ret);
 }
 
@@ -34,10 +20,11 @@ static int read_page(struct sel_broker *b, uint32_t piece, const struct sel_node
     struct sel_str place = {NULL, 0};
     uint64_t offset = 0;
     size_t size = 0;
-    int r = read_piece(b, piece, sel_nodes_place_at(nodes, page), SEL_NODES_PLACE_SIZE, &place);
+    int r = sel_broker_question_read(b, piece, sel_nodes_place_at(nodes, page),
+                                     SEL_NODES_PLACE_SIZE, &place);
     if (r == 0)
         r = sel_nodes_place(nodes, place, &offset, &size);
-    return r < 0 ? r : read_piece(b, piece, offset, size, ret);
+    return r < 0 ? r : sel_broker_question_read(b, piece, offset, size, ret);
 }
 
 /* ---- telling ---- */

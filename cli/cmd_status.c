@@ -61,9 +61,10 @@ static int ask(struct session *s, const char *what, const struct sel_value *args
                                 arena, ret, err);
 }
 
-/* Asks about the flow; `key` with `from` if that is not negative, `limit` if that is positive. */
+/* Asks about the flow; `key` with `from` if that is not negative, `offset` and `limit` if they are
+ * positive. */
 static int ask_flow(struct session *s, const char *what, const char *key, int64_t from,
-                    int64_t limit, struct sel_arena *arena, struct sel_value *ret,
+                    int64_t offset, int64_t limit, struct sel_arena *arena, struct sel_value *ret,
                     struct sel_error *err)
 {
     struct sel_value_builder map;
@@ -72,6 +73,8 @@ static int ask_flow(struct session *s, const char *what, const char *key, int64_
     sel_value_put_c(&map, "id", sel_value_from_c(s->values->id));
     if (from >= 0)
         sel_value_put_c(&map, key, sel_value_from_i64(from));
+    if (offset > 0)
+        sel_value_put_c(&map, "offset", sel_value_from_i64(offset));
     if (limit > 0)
         sel_value_put_c(&map, "limit", sel_value_from_i64(limit));
     int r = sel_value_end(&map, &args);
@@ -86,12 +89,12 @@ typedef int take_fn(struct sel_flow_view *view, const struct sel_value *answer, 
 static int ask_pages(struct session *s, const char *what, const char *key, int64_t limit,
                      bool is_brief, take_fn *take, struct sel_error *err)
 {
-    int64_t from = -1, next = -1;
+    int64_t from = -1, next = -1, offset = 0;
     int r;
     do {
         struct sel_arena arena = {0};
         struct sel_value answer;
-        r = ask_flow(s, what, key, from, limit, &arena, &answer, err);
+        r = ask_flow(s, what, key, from, offset, limit, &arena, &answer, err);
         if (r == 0) {
             r = take(&s->view, &answer, &next);
             if (r < 0)
@@ -99,9 +102,10 @@ static int ask_pages(struct session *s, const char *what, const char *key, int64
                                   what, sel_error_text(r));
         }
         sel_arena_done(&arena);
-        if (next <= from) /* it does not get on */
+        if (next < from || (next == from && s->view.next_offset <= offset)) /* it does not get on */
             break;
         from = next;
+        offset = s->view.next_offset;
     } while (r == 0 && !(is_brief && s->view.runs.count > 0));
     return r;
 }
@@ -165,7 +169,7 @@ static int show_id(struct session *s)
     struct sel_error err;
     int r = sel_client_query_open(s->values->broker.broker, &s->query, &err);
     if (r == 0)
-        r = ask_flow(s, "flow", NULL, -1, 0, &s->arena, &head, &err);
+        r = ask_flow(s, "flow", NULL, -1, 0, 0, &s->arena, &head, &err);
     if (r == SEL_EREQUEST)
         return show_task(s); /* which says why not */
     if (r < 0)

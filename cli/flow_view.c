@@ -347,6 +347,7 @@ int sel_flow_view_add_history(struct sel_flow_view *view, const struct sel_value
             return r;
     }
     *ret_next = int_in(answer, "next", -1);
+    view->next_offset = int_in(answer, "offset", 0);
     return 0;
 }
 

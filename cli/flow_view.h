@@ -43,7 +43,8 @@ struct sel_flow_view {
     uint32_t node_count, edge_count;
     struct sel_flow_view_decision *decisions;
     uint32_t decision_count, decision_cap;
-    struct sel_buf item; /* a piece of a state and those before it */
+    struct sel_buf item; /* a piece of a state or of events, and those before it */
+    int64_t next_offset;
     struct {
         uint64_t number;
         int64_t age_us;
@@ -55,8 +56,8 @@ struct sel_flow_view {
 int sel_flow_view_init(struct sel_flow_view *view, struct sel_arena *arena,
                        const struct sel_value *head) SEL_WARN_UNUSED;
 void sel_flow_view_done(struct sel_flow_view *view);
-/* The next answer to `flow.runs` or `flow.history`; *ret_next: what to ask for next, -1: nothing.
- * An answer may have nothing in it and yet a next one. */
+/* The next answer to `flow.runs` or `flow.history`; *ret_next: what to ask for next, -1: nothing,
+ * and `next_offset` where in that. An answer may have nothing in it and yet a next one. */
 int sel_flow_view_add_runs(struct sel_flow_view *view, const struct sel_value *answer,
                            int64_t *ret_next) SEL_WARN_UNUSED;
 int sel_flow_view_add_history(struct sel_flow_view *view, const struct sel_value *answer,

@@ -32,6 +32,14 @@ static void put32(struct sel_buf *buf, uint32_t v)
     sel_buf_put(buf, bytes, sizeof(bytes));
 }
 
+static void put_number(struct sel_buf *buf, uint64_t v)
+{
+    if (v < 0x80) /* nearly all */
+        sel_buf_put_u8(buf, (uint8_t)v);
+    else
+        sel_buf_put_varint(buf, v);
+}
+
 static void end_page(struct sel_nodes_writer *w)
 {
     if (w->page_runs == 0)
@@ -77,7 +85,7 @@ static void put_run(struct sel_nodes_writer *w, const struct sel_nodes_run *run)
     /* Zigzag: ends of runs come about in the order of their starts. */
     int64_t step = (int64_t)run->ordinal - w->last_ordinal;
     uint64_t zigzag = (uint64_t)step << 1 ^ (step < 0 ? UINT64_MAX : 0);
-    sel_buf_put_varint(&w->pages, zigzag << OP_BITS | op);
+    put_number(&w->pages, zigzag << OP_BITS | op);
     if (op == OP_FLOW) {
         char bytes[ID_SIZE];
         sel_le_put_id(bytes, run->flow);

@@ -669,6 +669,8 @@ static void test_a_broker_without_memory_takes_a_decision_whole_or_not(void **st
     }
 }
 
+#define FIRST "00000000-0000-004d-0000-000000000001"
+
 /* One answer, as JSON. */
 static const char *ask(struct world_flows *f, struct sel_arena *arena, const char *what,
                        const char *args)
@@ -693,6 +695,46 @@ static void assert_has(const char *text, const char *part)
 {
     if (!strstr(text, part))
         fail_msg("'%s' is not in %s", part, text);
+}
+
+/* A number of an answer's text; 0: it is not there. */
+static unsigned long number_after(const char *text, const char *key)
+{
+    const char *at = strstr(text, key);
+    return at ? strtoul(at + strlen(key), NULL, 10) : 0;
+}
+
+static void test_large_events_are_told_in_slices(void **state)
+{
+    (void)state;
+    struct sel_arena arena = {0};
+    for (int in_journal = 0; in_journal < 2; in_journal++) {
+        struct world_flows *f = sel_mem_zalloc(sizeof(*f));
+        assert_non_null(f);
+        f->w = (struct world){.now_us = 1000000, .worker_ops = &flow_ops, .flows = 100};
+        f->w.options.payload_memory = in_journal ? 1 : 100 << 20;
+        f->w.disk = sel_journal_disk_new(1);
+        start_broker(&f->w);
+        start_producer(&f->w);
+        start_worker(&f->w, 100);
+        f->ballast = 5 << 20;
+        run_flow(f, 1, "w3", SEL_LEVEL_COMMIT, 0);
+        run(&f->w, 30000);
+        unsigned long offset = 0;
+        for (int i = 0; i < 3; i++) {
+            const char *args =
+                sel_arena_printf(&arena, "{\"id\": \"" FIRST "\", \"offset\": %lu}", offset);
+            const char *text = ask(f, &arena, "flow.history", args);
+            assert_has(text, "\"number\":1");
+            assert_int_equal(number_after(text, "\"size\":"), (5 << 20) + 3);
+            assert_int_equal(strstr(text, "\"next\":0") != NULL, i < 2);
+            offset = number_after(text, "\"offset\":");
+            assert_int_equal(offset, i < 2 ? (i + 1) * (2 << 20) : 0);
+        }
+        flows_done(f);
+        sel_arena_reset(&arena);
+    }
+    sel_arena_done(&arena);
 }
 
 static void test_flows_are_told_of(void **state)
@@ -730,8 +772,6 @@ static void test_flows_are_told_of(void **state)
     sel_arena_done(&arena);
     flows_done(f);
 }
-
-#define FIRST "00000000-0000-004d-0000-000000000001"
 
 /* The pages of the first flow, which had 1,500 nodes. */
 static void assert_told(struct world_flows *f, struct sel_arena *arena)
@@ -880,6 +920,7 @@ int main(void)
         cmocka_unit_test(test_flows_that_nobody_decides_wait),
         cmocka_unit_test(test_a_journal_is_compacted_around_flows),
         cmocka_unit_test(test_flows_are_told_of),
+        cmocka_unit_test(test_large_events_are_told_in_slices),
         cmocka_unit_test(test_the_nodes_of_a_large_flow_are_kept_with_its_result),
         cmocka_unit_test(test_nodes_go_with_the_result),
         cmocka_unit_test(test_nodes_survive_compaction),

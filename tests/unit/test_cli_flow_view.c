@@ -109,6 +109,40 @@ static void test_a_snapshot_in_pieces_stands_for_what_was_before(void **state)
     end(&w);
 }
 
+static void test_events_in_slices_are_one_decision(void **state)
+{
+    (void)state;
+    struct world w;
+    struct sel_buf bytes = {0};
+    begin(&w);
+    flow_answers_head(true, &bytes);
+    flow_answers_events(1, &bytes);
+    const struct sel_str slices[] = {{(const char *)bytes.p, 7},
+                                     {(const char *)bytes.p + 7, bytes.n - 7}};
+    for (size_t i = 0; i < SEL_COUNT(slices); i++) {
+        struct sel_value_builder map;
+        struct sel_value answer, item = flow_answers_item(&w.arena, 1, "events", slices[i]);
+        sel_value_begin_map(&map, &w.arena);
+        sel_value_put_c(&map, "items", sel_value_from_list(&item, 1));
+        if (i == 0) {
+            sel_value_put_c(&map, "next", sel_value_from_u64(0));
+            sel_value_put_c(&map, "offset", sel_value_from_u64(7));
+        }
+        assert_ok(sel_value_end(&map, &answer));
+        assert_int_equal(add(&w, answer), i == 0 ? 0 : -1);
+        assert_int_equal(w.view.next_offset, i == 0 ? 7 : 0);
+    }
+    struct sel_value all = value_of(&w);
+    assert_json(sel_value_get_c(&all, "problem"), "null");
+    const struct sel_value *history = sel_value_get_c(&all, "history");
+    assert_int_equal(sel_value_count(history), 1);
+    assert_json(sel_value_get_c(sel_value_at(history, 0), "events"),
+                "[{\"count\":1,\"event\":\"begins\"},"
+                "{\"count\":2,\"event\":\"started\",\"node\":\"A\"}]");
+    sel_buf_done(&bytes);
+    end(&w);
+}
+
 static void test_it_is_printed(void **state)
 {
     (void)state;
@@ -281,6 +315,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nodes_and_history_are_put_together_from_events),
         cmocka_unit_test(test_a_snapshot_in_pieces_stands_for_what_was_before),
+        cmocka_unit_test(test_events_in_slices_are_one_decision),
         cmocka_unit_test(test_it_is_printed),
         cmocka_unit_test(test_damage_is_said_in_place_of_nodes),
         cmocka_unit_test(test_answers_of_another_form_are_refused),
