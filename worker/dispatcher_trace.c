@@ -23,6 +23,7 @@ struct batch {
 /* One event: `size` bytes of details follow. */
 struct event {
     uint32_t event, size;
+    int64_t at_us; /* by the dispatcher's clock */
 };
 
 /* ---- the line ---- */
@@ -50,7 +51,8 @@ static void emit_event(struct sel_dispatcher *d, const struct event *event, cons
     struct sel_arena *arena = &d->hub.trace_arena;
     struct sel_value details;
     if (sel_value_decode(arena, bytes, event->size, false, &details, NULL) == 0)
-        sel_tracer_emit(d->hub.engine->tracer, (enum sel_trace_event)event->event, &details);
+        sel_tracer_emit_late(d->hub.engine->tracer, (enum sel_trace_event)event->event, &details,
+                             sel_dispatcher_now_us(d) - event->at_us);
     else
         lose(d);
     sel_arena_reset(arena);
@@ -185,7 +187,7 @@ static void keep(struct sel_dispatched *flow, enum sel_trace_event number,
                  const struct sel_value *details)
 {
     struct sel_buf *events = &flow->traces;
-    struct event event = {.event = (uint32_t)number};
+    struct event event = {.event = (uint32_t)number, .at_us = sel_dispatcher_now_us(flow->d)};
     size_t before = events->n;
     sel_buf_put(events, &event, sizeof(event));
     sel_value_encode(details, events);

@@ -553,10 +553,11 @@ static int64_t unix_us(void *ctx)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-static void observe_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details)
+static void observe_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details,
+                          int64_t age_us)
 {
     const struct sel_executor_observer *observer = ctx;
-    observer->trace(observer->ctx, event, details);
+    observer->trace(observer->ctx, event, details, age_us);
 }
 
 static int open_tracer(struct sel_engine *engine, struct sel_error *err)

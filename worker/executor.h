@@ -64,7 +64,9 @@ struct sel_executor_observer {
     void (*stored)(void *ctx, const struct sel_storage_def *storage,
                    const struct sel_task_def *task, const struct sel_flow_def *flow,
                    struct sel_str result);
-    void (*trace)(void *ctx, enum sel_trace_event event, const struct sel_value *details);
+    /* `age_us`: how long ago it was. */
+    void (*trace)(void *ctx, enum sel_trace_event event, const struct sel_value *details,
+                  int64_t age_us);
 };
 
 struct sel_executor_progress {

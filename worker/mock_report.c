@@ -31,12 +31,19 @@ static int64_t monotonic_us(void *ctx)
     return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-static void begin(const struct sel_mock_report *report, struct line *line, const char *what)
+static void begin_late(const struct sel_mock_report *report, struct line *line, const char *what,
+                       int64_t age_us)
 {
     *line = (struct line){0};
     sel_value_begin_map(&line->map, &line->arena);
     sel_value_put_c(&line->map, "what", sel_value_from_c(what));
-    sel_value_put_c(&line->map, "at_us", sel_value_from_i64(report->now_us(report->clock)));
+    sel_value_put_c(&line->map, "at_us",
+                    sel_value_from_i64(report->now_us(report->clock) - age_us));
+}
+
+static void begin(const struct sel_mock_report *report, struct line *line, const char *what)
+{
+    begin_late(report, line, what, 0);
 }
 
 static void put_str(struct line *line, const char *key, struct sel_str text)
@@ -148,10 +155,11 @@ static void on_stored(void *ctx, const struct sel_storage_def *storage,
     end(ctx, &line);
 }
 
-static void on_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details)
+static void on_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details,
+                     int64_t age_us)
 {
     struct line line;
-    begin(ctx, &line, "event");
+    begin_late(ctx, &line, "event", age_us);
     put_text(&line, "event", sel_trace_name(event));
     put_value(&line, "details", details);
     end(ctx, &line);

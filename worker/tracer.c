@@ -272,11 +272,17 @@ static int emit_to(struct sel_tracer *tracer, const struct sink *sink, enum sel_
 void sel_tracer_emit(struct sel_tracer *tracer, enum sel_trace_event event,
                      const struct sel_value *details)
 {
+    sel_tracer_emit_late(tracer, event, details, 0);
+}
+
+void sel_tracer_emit_late(struct sel_tracer *tracer, enum sel_trace_event event,
+                          const struct sel_value *details, int64_t age_us)
+{
     if (tracer->options.observer)
-        tracer->options.observer(tracer->options.observer_ctx, event, details);
+        tracer->options.observer(tracer->options.observer_ctx, event, details, age_us);
     if (tracer->sink_count == 0)
         return;
-    int64_t unix_us = tracer->options.unix_us(tracer->options.clock_ctx);
+    int64_t unix_us = tracer->options.unix_us(tracer->options.clock_ctx) - age_us;
     for (uint32_t i = 0; i < tracer->sink_count; i++) {
         int r = emit_to(tracer, &tracer->sinks[i], event, details, unix_us);
         if (r < 0)

@@ -26,8 +26,9 @@ struct sel_tracer_options {
     /* The opened storage `index` of the system, for storage sinks (blocking). */
     int (*storage)(void *ctx, uint32_t index, struct sel_storage **ret, struct sel_error *err);
     void *storage_ctx;
-    /* Sees every event, on any thread, before the sinks; NULL: none. */
-    void (*observer)(void *ctx, enum sel_trace_event event, const struct sel_value *details);
+    /* Sees every event, on any thread, before the sinks, and how long ago it was; NULL: none. */
+    void (*observer)(void *ctx, enum sel_trace_event event, const struct sel_value *details,
+                     int64_t age_us);
     void *observer_ctx;
     /* Wall clock in microseconds since 1970. */
     int64_t (*unix_us)(void *ctx);
@@ -47,6 +48,9 @@ bool sel_tracer_is_on(const struct sel_tracer *tracer);
 /* `details` is a map, borrowed for the call. */
 void sel_tracer_emit(struct sel_tracer *tracer, enum sel_trace_event event,
                      const struct sel_value *details);
+/* The same, of what was so long ago. */
+void sel_tracer_emit_late(struct sel_tracer *tracer, enum sel_trace_event event,
+                          const struct sel_value *details, int64_t age_us);
 /* Events that some sink did not take. */
 uint64_t sel_tracer_lost(const struct sel_tracer *tracer);
 

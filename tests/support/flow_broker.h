@@ -119,6 +119,7 @@ struct flow_broker {
     struct sel_executor_observer observer;
     const char **traces;
     uint32_t trace_count, trace_cap;
+    int64_t trace_age_us; /* of the last one */
 };
 
 /* ---- the dispatcher's side ---- */
@@ -256,7 +257,7 @@ static inline void fb_open_dispatcher(struct flow_broker *b)
 }
 
 static inline void fb_on_trace(void *ctx, enum sel_trace_event event,
-                               const struct sel_value *details);
+                               const struct sel_value *details, int64_t age_us);
 
 /* `b` is zeroed, but for its script. */
 static inline void fb_init(struct flow_broker *b, const char *nodes, const char *flows)
@@ -449,9 +450,11 @@ static inline const char *fb_json(struct flow_broker *b, struct sel_str bytes)
 }
 
 static inline void fb_on_trace(void *ctx, enum sel_trace_event event,
-                               const struct sel_value *details)
+                               const struct sel_value *details, int64_t age_us)
 {
     struct flow_broker *b = ctx;
+    assert_true(age_us >= 0);
+    b->trace_age_us = age_us;
     if (b->fail_at != 0) { /* its own memory must not be short */
         b->trace_count++;
         return;

@@ -336,6 +336,20 @@ static void test_a_decision_that_is_refused_is_not_traced_twice(void **state)
 }
 
 /* What it decided last, and that it has failed, wait for room meanwhile. */
+static void test_late_traces_have_the_time_of_the_decision(void **state)
+{
+    (void)state;
+    struct flow_broker b = {.may_not_settle = true};
+    begin(&b, "chain", NULL);
+    while (fb_turn(&b))
+        ;
+    b.now_us += 3000000;
+    settle(&b, b.end.session.in.arrived);
+    assert_true(b.trace_count > 0);
+    assert_int_equal(b.trace_age_us, 3000000);
+    fb_done(&b);
+}
+
 static void test_a_flow_that_is_over_here_is_taken_away(void **state)
 {
     (void)state;
@@ -442,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_the_last_piece_of_a_decision_counts),
         cmocka_unit_test(test_what_the_broker_refused_is_not_traced),
         cmocka_unit_test(test_a_decision_that_is_refused_is_not_traced_twice),
+        cmocka_unit_test(test_late_traces_have_the_time_of_the_decision),
         cmocka_unit_test(test_a_flow_that_is_over_here_is_taken_away),
         cmocka_unit_test(test_the_end_of_a_dispatcher_tells_what_is_known),
         cmocka_unit_test(test_a_flow_fails_while_its_decision_waits_for_room),

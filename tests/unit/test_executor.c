@@ -48,8 +48,10 @@ struct ran {
     uint32_t logged;
 };
 
-static void on_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details)
+static void on_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details,
+                     int64_t age_us)
 {
+    (void)age_us;
     struct ran *ran = ctx;
     assert_true(
         sel_mem_grow(&ran->events, &ran->event_cap, ran->event_count + 1, sizeof(*ran->events)));

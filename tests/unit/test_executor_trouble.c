@@ -289,9 +289,10 @@ static const char small_of_all[] =
     "      - {from: [a, b], to: broken}\n"
     "    failures: [{nodes: broken, fallback: true}]\n";
 
-static void ignore_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details)
+static void ignore_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details,
+                         int64_t age_us)
 {
-    (void)ctx, (void)event, (void)details;
+    (void)ctx, (void)event, (void)details, (void)age_us;
 }
 
 /* Memory for this may run out in the middle of a user's function or in the displays too, which

@@ -188,7 +188,7 @@ static void test_results_ends_and_events_become_lines(void **state)
                                .is_top = true};
     o->stored(o->ctx, &s->storage, &s->task, &s->flow, SEL_STR("\x07"));
     o->flow_end(o->ctx, &end);
-    o->trace(o->ctx, SEL_TRACE_FLOW_START, &finished);
+    o->trace(o->ctx, SEL_TRACE_FLOW_START, &finished, 2);
     assert_string_equal(
         report_text(s),
         "{\"what\":\"stored\",\"at_us\":5,\"storage\":\"S\",\"task\":\"T\",\"storage_task_name\":"
@@ -198,7 +198,7 @@ static void test_results_ends_and_events_become_lines(void **state)
         "000000000002\","
         "\"node_args\":null,\"outcome\":\"retry\",\"finished_nodes\":{\"T\":[\"f-0.1\"]},"
         "\"failed_nodes\":{},\"top\":true}|"
-        "{\"what\":\"event\",\"at_us\":5,\"event\":\"FLOW_START\",\"details\":{\"T\":[\"f-0.1\"]}}"
+        "{\"what\":\"event\",\"at_us\":3,\"event\":\"FLOW_START\",\"details\":{\"T\":[\"f-0.1\"]}}"
         "|");
     assert_int_equal(sel_mock_report_lost(s->files.report), 0);
 }

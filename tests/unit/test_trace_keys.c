@@ -147,8 +147,10 @@ static void note_told(struct trial *t, const struct sel_value *details)
                        SEL_STR_ARG(sel_value_str(sel_value_get_c(details, "node_id"))));
 }
 
-static void on_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details)
+static void on_trace(void *ctx, enum sel_trace_event event, const struct sel_value *details,
+                     int64_t age_us)
 {
+    (void)age_us;
     struct trial *t = ctx;
     struct sel_buf keys = {0};
     put_sorted_keys(details, &keys);

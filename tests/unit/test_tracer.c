@@ -73,6 +73,7 @@ struct scene {
     struct sel_error err;
     FILE *out, *errors;
     uint32_t observed;
+    int64_t observed_age_us; /* of the last one */
     char host[256];
 };
 
@@ -91,9 +92,11 @@ static int give_storage(void *ctx, uint32_t index, struct sel_storage **ret, str
     return 0;
 }
 
-static void observe(void *ctx, enum sel_trace_event event, const struct sel_value *details)
+static void observe(void *ctx, enum sel_trace_event event, const struct sel_value *details,
+                    int64_t age_us)
 {
     struct scene *s = ctx;
+    s->observed_age_us = age_us;
     (void)event;
     assert_true(sel_value_is(details, SEL_MAP));
     s->observed++;
@@ -201,6 +204,23 @@ static void test_logging_leaves_out_info_unless_asked(void **state)
     emit(&s, SEL_TRACE_DISPATCHER_FAILURE, "{}");
     assert_non_null(strstr(content(&s, s.errors), "TASK_RETRY"));
     assert_non_null(strstr(content(&s, s.errors), "DISPATCHER_FAILURE"));
+    done(&s);
+}
+
+static void test_what_is_emitted_late_has_its_own_time(void **state)
+{
+    (void)state;
+    struct scene s;
+    init(&s, SEL_TRACE_JSON, 1, SEL_TRACE_JSON);
+    s.options.observer = observe;
+    s.options.observer_ctx = &s;
+    assert_ok(sel_tracer_new(&s.options, &s.tracer, &s.err));
+    struct sel_value details = sel_test_json(&s.arena, "{}");
+    sel_tracer_emit_late(s.tracer, SEL_TRACE_FLOW_END, &details, 1012000);
+    assert_int_equal(s.observed_age_us, 1012000);
+    assert_non_null(strstr(content(&s, s.out), "\"time\": \"2023-11-14 22:13:19.000345\"}"));
+    emit(&s, SEL_TRACE_FLOW_END, "{}");
+    assert_int_equal(s.observed_age_us, 0);
     done(&s);
 }
 
@@ -450,6 +470,7 @@ int main(void)
         cmocka_unit_test(test_nobody_listens_to_a_tracer_without_sinks),
         cmocka_unit_test(test_logging_writes_a_line_with_host_event_and_sorted_keys),
         cmocka_unit_test(test_logging_leaves_out_info_unless_asked),
+        cmocka_unit_test(test_what_is_emitted_late_has_its_own_time),
         cmocka_unit_test(test_json_lines_go_out_by_their_level),
         cmocka_unit_test(test_long_lines_of_several_threads_stay_whole),
         cmocka_unit_test(test_a_sink_that_fails_is_reported_once_and_the_others_go_on),
