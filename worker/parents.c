@@ -56,18 +56,13 @@ void sel_ended_flow_unref(struct sel_ended_flow *ended)
 
 struct sel_parents *sel_parents_new(uint32_t count, uint32_t failed_count)
 {
-    struct sel_parents *parents = SEL_NEW(struct sel_parents);
+    struct sel_parents *parents = sel_mem_zalloc(
+        sizeof(*parents) + sizeof(struct sel_parent) * ((size_t)count + failed_count));
     if (!parents)
         return NULL;
     parents->refs = 1;
     parents->count = count;
     parents->failed_count = failed_count;
-    parents->parents =
-        sel_mem_zalloc(sizeof(struct sel_parent) * ((size_t)count + failed_count + 1));
-    if (!parents->parents) {
-        sel_mem_free(parents);
-        return NULL;
-    }
     return parents;
 }
 
@@ -88,7 +83,6 @@ void sel_parents_unref(struct sel_parents *parents)
         sel_mem_free(parents->parents[i].message);
         sel_ended_flow_unref(parents->parents[i].ended);
     }
-    sel_mem_free(parents->parents);
     sel_mem_free(parents);
 }
 

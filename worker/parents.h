@@ -43,7 +43,7 @@ struct sel_parent {
 struct sel_parents {
     uint32_t refs;
     uint32_t count, failed_count;
-    struct sel_parent *parents; /* `count` that finished, then `failed_count` that failed */
+    struct sel_parent parents[]; /* `count` that finished, then `failed_count` that failed */
 };
 
 /* Room for `count` parents, to be filled with sel_parents_set_*; one reference. NULL: out of
