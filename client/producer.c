@@ -24,6 +24,7 @@ struct settle {
     uint64_t number;
     struct sel_id id;
     void *tag;
+    bool is_quiet; /* nothing else is told of it, but a refusal is */
     bool is_void;  /* was told, or was deferred: another one stands for it */
     bool is_ended; /* is to be told: its record is not said any more */
 };
@@ -332,8 +333,8 @@ int sel_producer_submit(struct sel_producer *producer, const struct sel_wire_ite
         return r;
     producer->stats.submitted++;
     if (wants_settled)
-        *settle_at(producer, producer->settle_end++) =
-            (struct settle){.number = number, .id = item->id, .tag = tag};
+        *settle_at(producer, producer->settle_end++) = (struct settle){
+            .number = number, .id = item->id, .tag = tag, .is_quiet = item->flags & SEL_ITEM_QUIET};
     return 0;
 }
 
@@ -490,19 +491,20 @@ static void on_refused(struct sel_producer *producer, const struct sel_wire_item
         return;
     producer->stats.refused++;
     struct sel_waiting_entry *entry = sel_waiting_get(&producer->waiting, item->id);
+    struct sel_producer_result result = {
+        .id = item->id, .is_refused = true, .code = item->code, .payload = item->payload};
     if (!entry || (item->handle && entry->number != producer->base + item->handle)) {
         char id[SEL_ID_TEXT_SIZE];
+        const struct settle *settle = find_settle(producer, producer->base + item->handle);
         say(producer, "task %s was refused (%s): %.*s", sel_id_format(item->id, id),
             sel_wire_code_name(item->code), SEL_STR_ARG(item->payload));
+        if (settle && settle->is_quiet && sel_id_eq(settle->id, item->id)) {
+            result.tag = settle->tag;
+            producer->ops->finished(producer->ctx, &result);
+        }
         return;
     }
-    const struct sel_producer_result result = {
-        .id = item->id,
-        .tag = entry->tag,
-        .is_refused = true,
-        .code = item->code,
-        .payload = item->payload,
-    };
+    result.tag = entry->tag;
     take_entry(producer, entry);
     producer->stats.finished++;
     producer->ops->finished(producer->ctx, &result);
@@ -674,7 +676,10 @@ static bool put_deferred(struct sel_producer *producer)
             set_number(entry, number);
         if (deferred.wants_settled)
             *settle_at(producer, producer->settle_end++) =
-                (struct settle){.number = number, .id = item.id, .tag = deferred.tag};
+                (struct settle){.number = number,
+                                .id = item.id,
+                                .tag = deferred.tag,
+                                .is_quiet = item.flags & SEL_ITEM_QUIET};
     }
     drop_deferred(producer, sizeof(deferred) + deferred.size);
     return true;

@@ -35,7 +35,8 @@ struct sel_producer_ops {
     /* The SUBMIT has reached its level, or was refused (then `finished` was called before). Only
      * for submits that asked for it. May be NULL. */
     void (*settled)(void *ctx, struct sel_id id, void *tag);
-    /* Called once for each submit that is not QUIET and each watch. What was REFUSED with `full` or
+    /* Called once for each submit that is not QUIET and each watch; for one that is QUIET if it was
+     * refused and `settled` was asked for. What was REFUSED with `full` or
      * `draining` is sent again after a pause, not reported. If the broker will never have this
      * producer, all that is waited for is refused. */
     void (*finished)(void *ctx, const struct sel_producer_result *result);

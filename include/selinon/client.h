@@ -129,12 +129,13 @@ enum sel_client_level {
 };
 
 enum sel_client_flags {
-    /* No result is wanted, none comes. A refusal is only logged and counted. */
+    /* No result is wanted, none comes. A refusal is logged and counted, and comes only with
+     * SEL_CLIENT_TELL_SETTLED. */
     SEL_CLIENT_QUIET = 1,
     /* The result is kept for sel_client_wait, instead of coming from sel_client_next. */
     SEL_CLIENT_KEEP = 2,
-    /* When the submit is settled, a result of status SEL_CLIENT_SETTLED comes from sel_client_next.
-     */
+    /* When the submit is settled, a result of status SEL_CLIENT_SETTLED comes from sel_client_next;
+     * if it was refused, after the one that says so. */
     SEL_CLIENT_TELL_SETTLED = 4,
     /* It is a flow: `name` is the flow's, `queue` one of dispatchers, which is another than that of
      * tasks with the same name. */

@@ -471,10 +471,13 @@ static void test_other_refusals_are_final(void **state)
     broker_refuses(w, 2, w->end.heard[1].number, SEL_CODE_UNSUPPORTED);
     broker_end_settle_all(&w->end);
     say(w);
-    assert_int_equal(w->finished_count, 1);
+    assert_int_equal(w->finished_count, 2);
     assert_true(w->finished[0].is_refused);
     assert_int_equal(w->finished[0].code, SEL_CODE_CONFLICT);
     assert_string_equal(w->finished[0].payload, "because");
+    assert_true(w->finished[1].is_refused); /* of a quiet one who asks for its end is told too */
+    assert_int_equal(w->finished[1].code, SEL_CODE_UNSUPPORTED);
+    assert_ptr_equal(w->finished[1].tag, (void *)(uintptr_t)(2 + 1000));
     assert_int_equal(w->settled_count, 2);
     struct sel_producer_stats stats;
     sel_producer_get_stats(w->producer, &stats);
