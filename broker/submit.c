@@ -247,7 +247,8 @@ static uint64_t alias(struct sel_broker *b, struct sel_broker_session *s, uint32
 }
 
 /* A SUBMIT with a key: *ret_batch if it is dealt with. `known`: its entry, if somebody has asked
- * for the id; that one cannot become the name of another task. */
+ * for the id; that one cannot become the name of another task, and goes when it is known that no
+ * worker has it. */
 static bool by_key(struct sel_broker *b, struct sel_broker_session *s, uint32_t known,
                    const struct sel_wire_item *item, uint64_t number, uint8_t *digest,
                    uint64_t *ret_batch)
@@ -260,6 +261,9 @@ static bool by_key(struct sel_broker *b, struct sel_broker_session *s, uint32_t 
         return false;
     if (same && known == SEL_NONE)
         *ret_batch = alias(b, s, target, item);
+    else if (same)
+        sel_broker_session_refuse(b, s, item->id, number, SEL_CODE_FULL,
+                                  "a worker may yet say that it has the task; try again later");
     else
         sel_broker_session_refuse(
             b, s, item->id, number, SEL_CODE_CONFLICT,

@@ -235,6 +235,41 @@ static void test_a_key_stands_for_one_task(void **state)
     }
 }
 
+/* After a restart somebody asks for an id that the broker does not know: a worker may have it. */
+static void test_a_key_waits_until_it_is_known_who_has_its_id(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, true);
+    start_worker(&w, 10);
+    struct sel_wire_item item = submit_item(&w, 1, 0);
+    item.idempotency_key = SEL_STR("once");
+    assert_int_equal(sel_producer_submit(w.producer, &item, NULL, false), 0);
+    run(&w, 50000);
+    struct sel_holder *away = w.worker;
+    w.worker = NULL;
+    stop_broker(&w);
+    start_broker(&w);
+    run(&w, 1000000);
+    assert_int_equal(sel_producer_watch(w.producer, (struct sel_id){77, 2}, NULL, false), 0);
+    run(&w, 50000);
+    w.producer = sel_producer_free(w.producer);
+    start_producer(&w);
+    struct sel_wire_item same = submit_item(&w, 2, 0);
+    same.idempotency_key = item.idempotency_key;
+    assert_int_equal(sel_producer_submit(w.producer, &same, NULL, false), 0);
+    run(&w, 50000);
+    assert_int_equal(w.refused, 0);
+    w.worker = away;
+    run(&w, 30000000);
+    assert_int_equal(work(&w, 10, SEL_OUTCOME_SUCCESS), 1);
+    run(&w, 50000);
+    assert_int_equal(w.finished, 1);
+    assert_int_equal(w.last_code, SEL_OUTCOME_SUCCESS);
+    assert_int_equal(w.refused, 0);
+    world_done(&w);
+}
+
 static void test_memory_is_bounded(void **state)
 {
     (void)state;
@@ -410,6 +445,7 @@ int main(void)
         cmocka_unit_test(test_priorities_go_first),
         cmocka_unit_test(test_countdowns_and_retries_wait),
         cmocka_unit_test(test_a_key_stands_for_one_task),
+        cmocka_unit_test(test_a_key_waits_until_it_is_known_who_has_its_id),
         cmocka_unit_test(test_memory_is_bounded),
         cmocka_unit_test(test_the_journal_is_compacted),
         cmocka_unit_test(test_a_full_journal_stops_submits_and_they_go_on),
