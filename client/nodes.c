@@ -1,7 +1,6 @@
 /* The nodes of large flows: questions of producers to the endpoint for questions. */
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -32,8 +31,11 @@ struct told {
 
 static void say(char *error, const char *text)
 {
-    if (error)
-        (void)snprintf(error, SEL_CLIENT_ERROR_SIZE, "%s", text);
+    if (!error)
+        return;
+    size_t n = strnlen(text, SEL_CLIENT_ERROR_SIZE - 1);
+    memcpy(error, text, n);
+    error[n] = '\0';
 }
 
 /* ---- the connection ---- */
@@ -55,7 +57,7 @@ int sel_client_asker_open(const char *endpoint, struct sel_client_asker **ret, c
         sel_mem_free(asker);
         return sel_client_errno(r);
     }
-    (void)snprintf(asker->endpoint, sizeof(asker->endpoint), "%s", endpoint);
+    memcpy(asker->endpoint, endpoint, strlen(endpoint) + 1); /* as query.c has taken it */
     asker->pid = getpid();
     *ret = asker;
     return 0;
