@@ -203,7 +203,8 @@ static int take_events(struct sel_flow_view *view, struct sel_flow_view_decision
                        struct sel_str bytes)
 {
     const uint8_t *p = (const uint8_t *)bytes.p;
-    uint32_t *list = SEL_ARENA_NEW_ARRAY(view->arena, uint32_t, SEL_EVENT_ITEMS_MAX);
+    size_t room = bytes.n < SEL_EVENT_ITEMS_MAX ? bytes.n : SEL_EVENT_ITEMS_MAX;
+    uint32_t *list = sel_mem_alloc((room + 1) * sizeof(*list));
     struct sel_event event;
     int r = list ? 0 : SEL_ENOMEM;
     for (size_t at = 0; r == 0 && at < bytes.n;) {
@@ -216,6 +217,7 @@ static int take_events(struct sel_flow_view *view, struct sel_flow_view_decision
         if (r == 0 && verb)
             r = add_phrase(decision, verb, slot);
     }
+    sel_mem_free(list);
     return r;
 }
 

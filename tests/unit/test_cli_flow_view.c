@@ -143,6 +143,34 @@ static void test_events_in_slices_are_one_decision(void **state)
     end(&w);
 }
 
+static void test_a_long_history_takes_little_memory(void **state)
+{
+    (void)state;
+    struct world w = {0};
+    struct sel_buf bytes = {0};
+    sel_arena_init(&w.arena, (size_t)1 << 20);
+    struct sel_value head = flow_answers_flow(&w.arena);
+    assert_ok(sel_flow_view_init(&w.view, &w.arena, &head));
+    for (uint64_t n = 1; n <= 200; n++) {
+        struct sel_value_builder map;
+        struct sel_value answer;
+        sel_buf_clear(&bytes);
+        flow_answers_head(n == 1, &bytes);
+        if (n == 1)
+            flow_answers_events(1, &bytes);
+        struct sel_value item = flow_answers_item(&w.arena, n, "events", sel_buf_str(&bytes));
+        sel_value_begin_map(&map, &w.arena);
+        sel_value_put_c(&map, "items", sel_value_from_list(&item, 1));
+        assert_ok(sel_value_end(&map, &answer));
+        (void)add(&w, answer);
+    }
+    assert_ok(sel_flow_view_end(&w.view));
+    assert_null(w.view.problem);
+    assert_int_equal(w.view.decision_count, 200);
+    sel_buf_done(&bytes);
+    end(&w);
+}
+
 static void test_it_is_printed(void **state)
 {
     (void)state;
@@ -316,6 +344,7 @@ int main(void)
         cmocka_unit_test(test_nodes_and_history_are_put_together_from_events),
         cmocka_unit_test(test_a_snapshot_in_pieces_stands_for_what_was_before),
         cmocka_unit_test(test_events_in_slices_are_one_decision),
+        cmocka_unit_test(test_a_long_history_takes_little_memory),
         cmocka_unit_test(test_it_is_printed),
         cmocka_unit_test(test_damage_is_said_in_place_of_nodes),
         cmocka_unit_test(test_answers_of_another_form_are_refused),
