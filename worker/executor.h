@@ -61,6 +61,7 @@ struct sel_executor_observer {
     bool wants_parents; /* a map over all runs of a sub-flow takes its time to make */
     void (*execution)(void *ctx, const struct sel_execution *execution);
     void (*flow_end)(void *ctx, const struct sel_flow_end *end);
+    /* On a cluster once more, perhaps, if a run was delivered again. */
     void (*stored)(void *ctx, const struct sel_storage_def *storage,
                    const struct sel_task_def *task, const struct sel_flow_def *flow,
                    struct sel_str result);

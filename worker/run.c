@@ -236,7 +236,7 @@ static void store(struct sel_run *run)
         fail_storage(run, item.message ? item.message : "the storage refused the result");
     } else { /* SEL_STORE_EXISTS: an earlier delivery of the same run has won */
         trace_store(run, SEL_TRACE_STORAGE_STORED, item.record_id);
-        if (item.status == SEL_STORE_OK)
+        if (item.status == SEL_STORE_OK || run->looks_first)
             note_stored(run);
     }
 }
@@ -404,7 +404,8 @@ static void run_code(struct sel_run *run)
     sel_task_done(task);
 }
 
-/* An earlier delivery of the same task may have stored its result and died before it told. */
+/* An earlier delivery of the same task may have stored its result and died before it told. The
+ * observer is told then: once more, perhaps. */
 static bool find_result(struct sel_run *run)
 {
     struct sel_storage *storage;
@@ -419,6 +420,7 @@ static bool find_result(struct sel_run *run)
         return false; /* trouble shows when the result is stored */
     run->result =
         (struct sel_exec_result){.outcome = SEL_EXEC_SUCCESS, .value = item.value, .retry_s = -1.0};
+    note_stored(run);
     return true;
 }
 
