@@ -90,6 +90,23 @@ static int link_parent(struct sel_broker *b, struct sel_flow *child, struct sel_
     return 0;
 }
 
+/* A flow whose result had been dropped, before its id was used for another one. */
+static int begin_anew(struct sel_broker *b, uint32_t i)
+{
+    struct sel_task_entry *entry = sel_broker_task_at(b, i);
+    struct sel_flow *flow = entry->flow;
+    if (flow->parent) /* dispatchers make ids, and never one twice */
+        return SEL_EFORMAT;
+    if (entry->flags & SEL_TASK_KEYED)
+        sel_broker_key_remove(b, i);
+    sel_broker_flow_set_nodes(b, flow, SEL_NONE);
+    sel_pool_free(&b->pool, flow->name, flow->name_size);
+    flow->name = NULL;
+    flow->name_size = 0;
+    sel_broker_task_set_state(b, i, SEL_TASK_HELD);
+    return 0;
+}
+
 static int replay_submit(struct sel_broker *b, const struct sel_mutation *m,
                          struct sel_log_place place)
 {
@@ -102,7 +119,8 @@ static int replay_submit(struct sel_broker *b, const struct sel_mutation *m,
     struct sel_task_entry *entry = sel_broker_task_at(b, i);
     if (entry->state == SEL_TASK_ENDED && entry->sequence == m->sequence)
         return 0; /* its end is known: this is a copy that came late */
-    sel_broker_flow_set_nodes(b, entry->flow, SEL_NONE);
+    if (entry->state == SEL_TASK_ENDED && begin_anew(b, i) < 0)
+        return SEL_EFORMAT;
     t = try_for(b, i, m->try_count);
     if (!t)
         return SEL_ENOMEM;

@@ -862,6 +862,32 @@ static void test_nodes_go_with_the_result(void **state)
     flows_done(f);
 }
 
+/* After its result was dropped an id is that of another flow; the journal may still tell of both.
+ */
+static void test_an_id_that_is_used_anew_is_another_flow(void **state)
+{
+    (void)state;
+    struct sel_arena arena = {0};
+    struct world_flows *f = flows_new(true);
+    f->nodes = 1500;
+    run_flow(f, 1, "w2", SEL_LEVEL_COMMIT, 0);
+    (void)go_on_until(f, 1);
+    f->w.now_us += INT64_C(100) * 86400 * 1000000; /* older than any result gets */
+    run(&f->w, 10000);
+    assert_not_told(f, &arena, "{\"id\": \"" FIRST "\"}", "no such flow");
+    f->nodes = 0;
+    f->is_mute = true;
+    run_flow(f, 1, "c2", SEL_LEVEL_COMMIT, 0);
+    run(&f->w, 10000);
+    restart_broker(f);
+    f->is_mute = false;
+    (void)go_on_until(f, 2);
+    assert_has(ask(f, &arena, "flow", "{\"id\": \"" FIRST "\"}"), "\"name\":\"c2\"");
+    assert_int_equal(pieces_of(f), 1); /* what it said at its end */
+    sel_arena_done(&arena);
+    flows_done(f);
+}
+
 /* What is needed of old batches is copied forward, nodes and ends of flows one by one. */
 static void test_nodes_survive_compaction(void **state)
 {
@@ -923,6 +949,7 @@ int main(void)
         cmocka_unit_test(test_large_events_are_told_in_slices),
         cmocka_unit_test(test_the_nodes_of_a_large_flow_are_kept_with_its_result),
         cmocka_unit_test(test_nodes_go_with_the_result),
+        cmocka_unit_test(test_an_id_that_is_used_anew_is_another_flow),
         cmocka_unit_test(test_nodes_survive_compaction),
         cmocka_unit_test(test_a_broker_without_memory_takes_a_decision_whole_or_not),
     };
