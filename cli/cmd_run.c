@@ -2,18 +2,16 @@
 #include <string.h>
 
 #include "cli/config.h"
-#include "cli/ends.h"
-#include "cli/format.h"
 #include "cli/request.h"
+#include "cli/submit.h"
 #include "core/suggest.h"
 
 struct values {
     struct sel_cli_ends_values ends;
     struct sel_cli_request_values request;
-    const char *flow, *nodes, *queue, *eta, *level, *key;
+    struct sel_cli_submit_values submit;
+    const char *flow, *nodes, *queue;
     struct sel_cli_texts flows;
-    int64_t priority, count;
-    double countdown;
     bool wait, wait_all;
 };
 
@@ -45,40 +43,7 @@ static const struct sel_cli_option options[] = {
      .kind = SEL_CLI_TEXT,
      MEMBER(queue),
      .help = "the flow's queue; default that of the configuration, or celery"},
-    {.name = "priority",
-     .kind = SEL_CLI_INT,
-     .min = 1,
-     .max = 255,
-     MEMBER(priority),
-     .help = "larger first; default 128"},
-    {.name = "countdown",
-     .kind = SEL_CLI_NUMBER,
-     .min = 0,
-     .max = 1e9,
-     MEMBER(countdown),
-     .value_name = "SECONDS",
-     .help = "begin so much later"},
-    {.name = "eta",
-     .kind = SEL_CLI_TEXT,
-     MEMBER(eta),
-     .value_name = "TIME",
-     .help = "begin not before 2026-01-31T12:00:00Z (or +01:00; without either: local time)"},
-    {.name = "level",
-     .kind = SEL_CLI_CHOICE,
-     MEMBER(level),
-     .choices = sel_cli_ends_levels,
-     .help = "of durability: default (the broker's), memory, interval, commit"},
-    {.name = "key",
-     .kind = SEL_CLI_TEXT,
-     MEMBER(key),
-     .help = "idempotency key: a second run with the same key and arguments runs nothing"},
-    {.name = "count",
-     .kind = SEL_CLI_INT,
-     .min = 1,
-     .max = 1e12,
-     MEMBER(count),
-     .value_name = "N",
-     .help = "run it so often; default 1"},
+    SEL_CLI_SUBMIT_OPTIONS(struct values, submit, "run"),
     {.name = "wait",
      .letter = 'w',
      .kind = SEL_CLI_FLAG,
@@ -90,7 +55,7 @@ static const struct sel_cli_option options[] = {
      .help = "the same, when also all has ended that it did not wait for"},
 };
 
-static const struct values defaults = {.count = 1};
+static const struct values defaults = {.submit = SEL_CLI_SUBMIT_DEFAULTS};
 
 /* One call of the command. */
 struct session {
@@ -99,7 +64,6 @@ struct session {
     struct sel_arena arena;
     struct sel_config config; /* with --nodes-definition */
     struct sel_str queue;
-    int64_t eta_us;
     struct sel_client_task task;
     struct sel_bytes selective;
 };
@@ -144,16 +108,6 @@ static int find_queue(struct session *s)
     return unknown_flow(s);
 }
 
-static int check(struct session *s)
-{
-    const struct values *v = s->values;
-    if (v->countdown > 0 && v->eta)
-        return sel_cli_usage(s->cli, "run", "--countdown and --eta exclude each other");
-    if (v->eta && !sel_cli_parse_time(v->eta, &s->eta_us))
-        return sel_cli_usage(s->cli, "run", "--eta: no time like 2026-01-31T12:00:00Z");
-    return sel_cli_request_check(s->cli, &v->request, false);
-}
-
 static int make_selective(struct session *s)
 {
     const struct sel_cli_request_values *v = &s->values->request;
@@ -182,7 +136,9 @@ static int make_task(struct session *s)
 {
     const struct values *v = s->values;
     struct sel_str args;
-    int status = check(s);
+    int status = sel_cli_submit_fill(s->cli, "run", &v->submit, &s->task);
+    if (status == SEL_CLI_OK)
+        status = sel_cli_request_check(s->cli, &v->request, false);
     if (status == SEL_CLI_OK)
         status = find_queue(s);
     if (status == SEL_CLI_OK)
@@ -191,18 +147,11 @@ static int make_task(struct session *s)
         status = make_selective(s);
     if (status != SEL_CLI_OK)
         return status;
-    s->task = (struct sel_client_task){
-        .name = sel_str_c(v->flow),
-        .args = {args.p, args.n},
-        .queue = s->queue,
-        .countdown_us = (int64_t)(v->countdown * 1e6),
-        .not_before_unix_us = s->eta_us,
-        .key = sel_str_c(v->key),
-        .priority = (uint8_t)v->priority,
-        .level = sel_cli_ends_level(v->level),
-        .flags = flags_of(v),
-        .selective = s->selective,
-    };
+    s->task.name = sel_str_c(v->flow);
+    s->task.args = (struct sel_bytes){args.p, args.n};
+    s->task.queue = s->queue;
+    s->task.flags = flags_of(v);
+    s->task.selective = s->selective;
     return SEL_CLI_OK;
 }
 
@@ -285,8 +234,8 @@ static int report(struct session *s, struct sel_cli_ends *ends, const struct sel
 {
     const struct values *v = s->values;
     bool has_waited = v->wait || v->wait_all;
-    if (v->count > 1)
-        return sel_cli_ends_report_many(ends, (uint64_t)v->count, has_waited, "flows");
+    if (v->submit.count > 1)
+        return sel_cli_ends_report_many(ends, (uint64_t)v->submit.count, has_waited, "flows");
     if (!has_waited)
         return sel_cli_ends_print_id(ends, id);
     if (v->ends.json)
@@ -311,7 +260,7 @@ static int submit(struct session *s)
     struct sel_client_id id = {{0}};
     int status = sel_cli_ends_open(&ends, s->cli, &s->values->ends);
     if (status == SEL_CLI_OK) {
-        status = sel_cli_ends_submit(&ends, &s->task, (uint64_t)s->values->count, &id);
+        status = sel_cli_ends_submit(&ends, &s->task, (uint64_t)s->values->submit.count, &id);
         if (status != SEL_CLI_OK)
             tell_id(s, &id);
         else

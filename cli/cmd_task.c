@@ -1,16 +1,15 @@
 /* `task`: submits bare tasks to brokers, waits for them, cancels them. */
 #include <string.h>
 
-#include "cli/ends.h"
 #include "cli/format.h"
+#include "cli/submit.h"
 
 struct values {
     const char *action;
     struct sel_cli_texts words;
     struct sel_cli_ends_values ends;
-    const char *args, *args_file, *queue, *eta, *level, *key;
-    int64_t priority, count;
-    double countdown;
+    struct sel_cli_submit_values submit;
+    const char *args, *args_file, *queue;
     bool wait;
 };
 
@@ -40,40 +39,7 @@ static const struct sel_cli_option options[] = {
      .help = "arguments of the task; default null"},
     {.name = "args-file", .kind = SEL_CLI_FILE, MEMBER(args_file), .help = "a file with them"},
     {.name = "queue", .letter = 'q', .kind = SEL_CLI_TEXT, MEMBER(queue), .help = "default celery"},
-    {.name = "priority",
-     .kind = SEL_CLI_INT,
-     .min = 1,
-     .max = 255,
-     MEMBER(priority),
-     .help = "larger first; default 128"},
-    {.name = "countdown",
-     .kind = SEL_CLI_NUMBER,
-     .min = 0,
-     .max = 1e9,
-     MEMBER(countdown),
-     .value_name = "SECONDS",
-     .help = "begin so much later"},
-    {.name = "eta",
-     .kind = SEL_CLI_TEXT,
-     MEMBER(eta),
-     .value_name = "TIME",
-     .help = "begin not before 2026-01-31T12:00:00Z (or +01:00; without either: local time)"},
-    {.name = "level",
-     .kind = SEL_CLI_CHOICE,
-     MEMBER(level),
-     .choices = sel_cli_ends_levels,
-     .help = "of durability: default (the broker's), memory, interval, commit"},
-    {.name = "key",
-     .kind = SEL_CLI_TEXT,
-     MEMBER(key),
-     .help = "idempotency key: a second submit with the same key and arguments runs nothing"},
-    {.name = "count",
-     .kind = SEL_CLI_INT,
-     .min = 1,
-     .max = 1e12,
-     MEMBER(count),
-     .value_name = "N",
-     .help = "submit it so often; default 1"},
+    SEL_CLI_SUBMIT_OPTIONS(struct values, submit, "submit"),
     {.name = "wait",
      .letter = 'w',
      .kind = SEL_CLI_FLAG,
@@ -81,7 +47,7 @@ static const struct sel_cli_option options[] = {
      .help = "come back when the submitted tasks have ended, and print how"},
 };
 
-static const struct values defaults = {.count = 1};
+static const struct values defaults = {.submit = SEL_CLI_SUBMIT_DEFAULTS};
 
 /* Fills `task`; `args` is freed by the caller. An exit status. */
 static int make_task(struct sel_cli_ends *ends, const struct values *values,
@@ -91,28 +57,21 @@ static int make_task(struct sel_cli_ends *ends, const struct values *values,
     char error[SEL_CLIENT_ERROR_SIZE];
     struct sel_error err;
     struct sel_str json = sel_str_c(values->args ? values->args : "null");
-    int64_t eta_us = 0;
     if (values->args && values->args_file)
         return sel_cli_usage(cli, "task", "--args and --args-file exclude each other");
-    if (values->countdown > 0 && values->eta)
-        return sel_cli_usage(cli, "task", "--countdown and --eta exclude each other");
-    if (values->eta && !sel_cli_parse_time(values->eta, &eta_us))
-        return sel_cli_usage(cli, "task", "--eta: no time like 2026-01-31T12:00:00Z");
+    *task = (struct sel_client_task){
+        .name = sel_str_c(values->words.items[0]),
+        .queue = sel_str_c(values->queue),
+        .flags = values->wait ? 0 : SEL_CLIENT_QUIET,
+    };
+    int status = sel_cli_submit_fill(cli, "task", &values->submit, task);
+    if (status != SEL_CLI_OK)
+        return status;
     if (values->args_file && sel_cli_read_file(&ends->arena, values->args_file, &json, &err) < 0)
         return sel_cli_fail_with(cli, &err);
     if (sel_client_from_json(json.p, json.n, args, error) < 0)
         return sel_cli_fail(cli, "%s: %s", values->args_file ? values->args_file : "--args", error);
-    *task = (struct sel_client_task){
-        .name = sel_str_c(values->words.items[0]),
-        .args = *args,
-        .queue = sel_str_c(values->queue),
-        .countdown_us = (int64_t)(values->countdown * 1e6),
-        .not_before_unix_us = eta_us,
-        .key = sel_str_c(values->key),
-        .priority = (uint8_t)values->priority,
-        .level = sel_cli_ends_level(values->level),
-        .flags = values->wait ? 0 : SEL_CLIENT_QUIET,
-    };
+    task->args = *args;
     return SEL_CLI_OK;
 }
 
@@ -126,12 +85,13 @@ static int submit(struct sel_cli_ends *ends, const struct values *values)
     int status = make_task(ends, values, &task, &args);
     if (status != SEL_CLI_OK)
         return status;
-    status = sel_cli_ends_submit(ends, &task, (uint64_t)values->count, &id);
+    status = sel_cli_ends_submit(ends, &task, (uint64_t)values->submit.count, &id);
     sel_client_bytes_free(&args);
     if (status != SEL_CLI_OK)
         return status;
-    if (values->count > 1)
-        return sel_cli_ends_report_many(ends, (uint64_t)values->count, values->wait, "tasks");
+    if (values->submit.count > 1)
+        return sel_cli_ends_report_many(ends, (uint64_t)values->submit.count, values->wait,
+                                        "tasks");
     return values->wait ? sel_cli_ends_report_list(ends, "tasks")
                         : sel_cli_ends_print_id(ends, &id);
 }
