@@ -41,7 +41,8 @@ struct cluster {
     const char *worker_logs[SEL_RUNNER_WORKERS_MAX];
     uint32_t worker_count;
     struct sel_client *client;
-    char **env; /* of the workers: what this process has, and the case's */
+    int64_t begin_us; /* when the flow was submitted */
+    char **env;       /* of the workers: what this process has, and the case's */
 };
 
 static const char *in_folder(struct cluster *u, const char *name)
@@ -369,6 +370,13 @@ static bool kill_one(struct cluster *u)
 
 /* ---- the producer ---- */
 
+static int64_t now_us(void)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 static bool submit(struct cluster *u)
 {
     struct sel_flow_case *c = u->c;
@@ -392,19 +400,13 @@ static bool submit(struct cluster *u)
     int r = sel_buf_error(&bytes);
     if (r == 0)
         r = sel_client_open(&options, &u->client, NULL);
+    u->begin_us = now_us();
     if (r == 0)
         r = sel_client_run_flow(u->client, &flow, NULL, (int64_t)END_MS_MAX * 1000);
     sel_buf_done(&bytes);
     if (r < 0)
         sel_flow_case_fail(c, "producer", sel_client_error_text(r));
     return r == 0;
-}
-
-static int64_t now_us(void)
-{
-    struct timespec now = {0};
-    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 /* The one result, when all has ended. NULL: there is none, and the case failed. */
@@ -466,7 +468,7 @@ static void compare(struct cluster *u, const struct sel_client_result *result)
                                            [SEL_CLIENT_FAILED] = "failure",
                                            [SEL_CLIENT_CANCELLED] = "canceled",
                                            [SEL_CLIENT_REFUSED] = "refused"};
-    struct sel_flow_top top = {.speed = (double)u->c->options->speed};
+    struct sel_flow_top top = {.speed = (double)u->c->options->speed, .begin_us = u->begin_us};
     struct sel_flow_seen seen;
     struct sel_str text = {0};
     struct sel_error err = {0};

@@ -231,11 +231,8 @@ static void take_line(struct sel_flow_seen *seen, const struct sel_value *line)
         take_stored(seen, line);
     if (is_text(line, "what", "event"))
         take_event(seen, line);
-    int64_t at_us = time_of(line);
-    if (at_us < seen->first_us)
-        seen->first_us = at_us;
-    if (is_end && at_us > seen->last_end_us)
-        seen->last_end_us = at_us;
+    if (is_end && time_of(line) > seen->last_end_us)
+        seen->last_end_us = time_of(line);
 }
 
 void sel_flow_seen_read(struct sel_flow_seen *seen, struct sel_str text)
@@ -257,7 +254,6 @@ void sel_flow_seen_read(struct sel_flow_seen *seen, struct sel_str text)
     }
     for (uint32_t i = 0; i < sel_value_count(&all); i++)
         take_result(seen, sel_value_at(&all, i));
-    seen->first_us = sel_value_count(&all) ? INT64_MAX : 0;
     for (uint32_t i = 0; i < sel_value_count(&all); i++)
         take_line(seen, sel_value_at(&all, i));
 }
@@ -380,12 +376,13 @@ static void compare_nodes(struct sel_flow_seen *seen, const char *what,
 
 /* ---- times ---- */
 
-/* What is `due_s` on a clock without haste was at `at_us`. */
+/* What is `due_s` on a clock without haste was at `at_us`. It counts from when the flow was
+ * submitted: whoever is the first to say that something happens may be late to say it. */
 static void compare_time(struct sel_flow_seen *seen, const struct sel_flow_top *top,
                          const char *what, double due_s, int64_t at_us)
 {
     double due_us = due_s * 1e6 / (top->speed > 0 ? top->speed : 1);
-    double late_us = (double)(at_us - (top->speed > 0 ? seen->first_us : 0)) - due_us;
+    double late_us = (double)(at_us - (top->speed > 0 ? top->begin_us : 0)) - due_us;
     double slack_us = top->speed > 0 ? 2 : 0.5; /* each of two delays may be rounded */
     double late_us_max = seen->is_disturbed ? HUGE_VAL : top->speed > 0 ? LATE_US_MAX : 0.5;
     if (late_us < -slack_us || late_us > late_us_max)

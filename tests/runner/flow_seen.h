@@ -27,7 +27,7 @@ struct sel_flow_seen {
     uint64_t events[SEL_TRACE_COUNT];
     struct sel_flow_begun *begun;
     uint32_t begun_count, begun_cap;
-    int64_t first_us, last_end_us; /* the first line; the last end of a task or flow */
+    int64_t last_end_us; /* of a task or flow */
 };
 
 void sel_flow_seen_init(struct sel_flow_seen *seen, struct sel_flow_case *c, bool is_disturbed);
@@ -43,6 +43,7 @@ struct sel_flow_top {
     /* Delays passed so many times as fast, at least as long as that. 0: time was virtual, and is
      * compared exactly. */
     double speed;
+    int64_t begin_us; /* nothing can have happened before */
 };
 
 void sel_flow_seen_compare(struct sel_flow_seen *seen, const struct sel_flow_top *top);

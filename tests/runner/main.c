@@ -33,6 +33,7 @@ static int usage(FILE *out)
           "that differs and `N passed, N failed` at the end.\n\n"
           "Of flows:\n"
           "  --only PATTERN  of the cases only these, e.g. 'fr-*'\n"
+          "  --part N        of the cases one in N\n"
           "  --threads N     that many threads; 1 if not given\n"
           "  --shuffle SEED  completions in an order drawn from SEED; not on a cluster\n"
           "  --runtime engine|cluster\n"
@@ -96,6 +97,8 @@ static bool parse_option(int letter, struct sel_runner_options *options)
     case 'o':
         options->only = optarg;
         return true;
+    case 'p':
+        return parse_count(optarg, 1000, &options->part);
     case 'r':
         return parse_runtime(optarg, &options->is_cluster);
     case 'w':
@@ -117,11 +120,17 @@ static bool parse_option(int letter, struct sel_runner_options *options)
 static bool parse_options(int argc, char **argv, struct sel_runner_options *options, bool *ret_help)
 {
     static const struct option known[] = {
-        {"shuffle", required_argument, NULL, 's'}, {"threads", required_argument, NULL, 't'},
-        {"only", required_argument, NULL, 'o'},    {"runtime", required_argument, NULL, 'r'},
-        {"workers", required_argument, NULL, 'w'}, {"speed", required_argument, NULL, 'f'},
-        {"kill", required_argument, NULL, 'd'},    {"keep", no_argument, NULL, 'k'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+        {"shuffle", required_argument, NULL, 's'},
+        {"threads", required_argument, NULL, 't'},
+        {"only", required_argument, NULL, 'o'},
+        {"part", required_argument, NULL, 'p'},
+        {"runtime", required_argument, NULL, 'r'},
+        {"workers", required_argument, NULL, 'w'},
+        {"speed", required_argument, NULL, 'f'},
+        {"kill", required_argument, NULL, 'd'},
+        {"keep", no_argument, NULL, 'k'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "h", known, NULL)) != -1;) {
         *ret_help = c == 'h';
@@ -133,7 +142,7 @@ static bool parse_options(int argc, char **argv, struct sel_runner_options *opti
 
 int main(int argc, char **argv)
 {
-    struct sel_runner_options options = {.threads = 1, .workers = 2, .speed = 100};
+    struct sel_runner_options options = {.threads = 1, .workers = 2, .speed = 100, .part = 1};
     bool help = false;
     if (!parse_options(argc, argv, &options, &help))
         return usage(stderr);

@@ -22,6 +22,7 @@ struct sel_runner_options {
     uint64_t seed;
     uint32_t threads; /* --threads N, 1 or more; 1 if not given */
     const char *only; /* --only PATTERN: of the cases only these; NULL: all (flows) */
+    uint32_t part;    /* --part N: of the cases one in N (flows) */
     bool is_cluster;  /* --runtime cluster, and how it is: */
     bool keep;        /* --keep: leave the folders of cases that failed */
     uint32_t workers; /* --workers N processes, 1 or more; 2 if not given */

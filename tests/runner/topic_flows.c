@@ -155,9 +155,16 @@ static void run_case(struct sel_flow_case *c, const char *path)
         run_engine(c);
 }
 
-static bool is_chosen(const struct sel_runner_options *options, const char *name)
+/* Of a part, the first of each kind of case (what the name begins with) too: none is left out. */
+static bool is_chosen(const struct sel_runner_options *options, const char *const *names,
+                      uint32_t i)
 {
-    return !options->only || fnmatch(options->only, name, 0) == 0;
+    const char *name = names[i];
+    if (options->only && fnmatch(options->only, name, 0) != 0)
+        return false;
+    size_t kind = strcspn(name, "-");
+    return i % options->part == 0 || i == 0 || strncmp(names[i - 1], name, kind) != 0 ||
+           names[i - 1][kind] != '-';
 }
 
 int sel_topic_flows(const char *dir, const struct sel_runner_options *options,
@@ -169,7 +176,7 @@ int sel_topic_flows(const char *dir, const struct sel_runner_options *options,
     int back = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int r = back < 0 ? -errno : sel_runner_list_dirs(&arena, dir, &names, &count, err);
     for (uint32_t i = 0; r == 0 && i < count; i++) {
-        if (!is_chosen(options, names[i]))
+        if (!is_chosen(options, names, i))
             continue;
         struct sel_flow_case c = {.name = names[i], .options = options, .report = report};
         run_case(&c, sel_arena_printf(&arena, "%s/%s", dir, names[i]));
