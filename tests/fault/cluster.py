@@ -116,6 +116,7 @@ class Cluster:
         self.processes = []
         self.listen = self.query_endpoint = None
         self.patience = 1  # limits of time are so many times as long
+        self.part = 1  # large flows have one node in so many
         self.context = zmq.Context()
         self.nodes = os.path.join(self.folder, "nodes.yaml")
         with open(self.nodes, "w", encoding="ascii") as stream:

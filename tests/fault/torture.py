@@ -46,7 +46,7 @@ DEEDS = {
     "kill-producer": (3, "producer"), "stop-producer": (3, "producer"),
     "cut": (6, "line"), "cut-midst": (6, "line"), "half": (4, "line"), "stall": (4, "line"), "refuse": (3, "line"),
 }
-LEASE = 3.0        # seconds; a stall beyond it makes tasks run again
+LEASE = 3.0        # seconds, unless --lease; a stall beyond it makes tasks run again
 PRODUCERS = (("python", "commit"), ("c", "interval"), ("node", "commit"), ("c", "commit"), ("python", "interval"))
 NUMBERS = 200000   # for each producer process: their squares fit into 53 bits
 
@@ -76,7 +76,7 @@ class Torture:
             self.start_producer(entry)
 
     def start_broker(self):
-        self.cluster.start_broker("--lease", f"{LEASE * 1000:.0f}ms", "--beat", "500ms", "--poison-max", "15", "--result-max", "10000000",
+        self.cluster.start_broker("--lease", f"{self.options.lease * 1000:.0f}ms", "--beat", "500ms", "--poison-max", "15", "--result-max", "10000000",
                                   "--result-bytes-max", "2GiB", "--memory-max", "4GiB", "--journal-compact-min", "4MiB",
                                   "--interval", "50ms", "--name", "tortured")
         self.hub.target = self.cluster.address
@@ -371,9 +371,11 @@ def main():
     parser.add_argument("--modules", required=True)
     parser.add_argument("--load", required=True)
     parser.add_argument("--node", help="folder for the Node producer; none: it does not take part")
-    parser.add_argument("--seconds", type=float, default=float(os.environ.get("SEL_FAULT_SECONDS", "60")))
+    parser.add_argument("--seconds", type=float, help="as long is it done; else SEL_FAULT_SECONDS, or 60 divided by --part")
+    parser.add_argument("--part", type=int, default=1)
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEL_FAULT_SEED", "0")), help="0: a new one")
     parser.add_argument("--pace", type=float, default=2.0, help="deeds a second")
+    parser.add_argument("--lease", type=float, default=LEASE, help="seconds; longer for --once, lest a busy machine lets one lapse")
     parser.add_argument("--longest", type=float, default=2 * LEASE, help="seconds that anything is stopped")
     parser.add_argument("--deeds", type=lambda text: text.split(",") if text else [], help=", ".join(DEEDS))
     parser.add_argument("--workers", type=int, default=3)
@@ -386,6 +388,8 @@ def main():
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     options.seed = options.seed or random.randrange(1, 1 << 31)
+    if options.seconds is None:
+        options.seconds = float(os.environ.get("SEL_FAULT_SECONDS", 60 / options.part))
     print(f"seed {options.seed}: replay with --seed {options.seed}", flush=True)
     node = options.node
     if node:

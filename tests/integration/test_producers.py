@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The producers of examples/producers, against the vectors and a broker that makes trouble.
 
-    test_producers.py [unittest's options]
+    test_producers.py [unittest's options] [Vectors | PythonTrouble | NodeTrouble]
 
 SEL_NODE_PRODUCER names a folder in which the Node example is put with its node_modules; without it,
 or if they cannot be fetched, those tests are skipped and say why.
@@ -158,8 +158,9 @@ class FakeBroker:
         return json.loads(out)
 
 
-class Trouble(unittest.TestCase):
+class Trouble:
     COUNT = 3000
+    COMMAND = None  # of the producer
 
     def run_command(self, command, seed, *troubles, rate=0.02, more=()):
         broker = FakeBroker(seed, *troubles, rate=rate)
@@ -216,26 +217,23 @@ class Trouble(unittest.TestCase):
         self.check(command, "forget", "restart", "full", rate=0.03, happened=("WATCH", "flows", "alls"),
                    more=["--flow", "--all", "--selective", "A,B"], value={"tasks": ["A", "B"]})
 
-    def test_python_runs_flows(self):
-        self.check_flows(PYTHON_COMMAND)
+    def test_runs_flows(self):
+        self.check_flows(self.COMMAND)
 
-    @unittest.skipIf(NO_NODE, NO_NODE)
-    def test_node_runs_flows(self):
-        self.check_flows(NODE_COMMAND)
+    def test_loses_and_repeats_nothing(self):
+        self.check_all(self.COMMAND)
 
-    def test_python_loses_and_repeats_nothing(self):
-        self.check_all(PYTHON_COMMAND)
+    def test_without_results(self):
+        self.check_quiet(self.COMMAND)
 
-    def test_python_without_results(self):
-        self.check_quiet(PYTHON_COMMAND)
 
-    @unittest.skipIf(NO_NODE, NO_NODE)
-    def test_node_loses_and_repeats_nothing(self):
-        self.check_all(NODE_COMMAND)
+class PythonTrouble(Trouble, unittest.TestCase):
+    COMMAND = PYTHON_COMMAND
 
-    @unittest.skipIf(NO_NODE, NO_NODE)
-    def test_node_without_results(self):
-        self.check_quiet(NODE_COMMAND)
+
+@unittest.skipIf(NO_NODE, NO_NODE)
+class NodeTrouble(Trouble, unittest.TestCase):
+    COMMAND = NODE_COMMAND
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ def prepare(folder):
         fetched = os.path.join(folder, "fetched.json")  # the lock file of what is there
         is_there = os.path.exists(fetched) and open(fetched, "rb").read() == open(lockfile, "rb").read()
         for name in os.listdir(SOURCE):
-            if name != "node_modules":
-                shutil.copy2(os.path.join(SOURCE, name), folder)
+            if name != "node_modules":  # whole at any time: another test may run it
+                copy = shutil.copy2(os.path.join(SOURCE, name), os.path.join(folder, "copy"))
+                os.replace(copy, os.path.join(folder, name))
         if not is_there:
             done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, text=True,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False)

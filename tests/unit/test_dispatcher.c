@@ -343,7 +343,7 @@ static void test_flows_are_taken_over_after_any_decision(void **state)
         uint32_t decisions, budget = budgets[i % SEL_COUNT(budgets)];
         size_t scenario = i / SEL_COUNT(budgets);
         const char *expected = tell_undisturbed(scenario, budget, &arena, &decisions);
-        uint32_t step = 1 + decisions / 15;
+        uint32_t step = 1 + decisions * SEL_TEST_PART / 15;
         for (uint32_t at = 1; at < decisions; at += step) {
             struct flow_broker b;
             begin(&b, scenarios[scenario].fails);
@@ -861,7 +861,7 @@ static void test_a_flow_of_another_configuration_goes_elsewhere(void **state)
 static void test_damaged_histories_break_nothing(void **state)
 {
     (void)state;
-    for (uint32_t seed = 1; seed < 300; seed++) {
+    for (uint32_t seed = 1; seed < 300 / SEL_TEST_PART; seed++) {
         struct flow_broker b;
         struct sel_prng prng = {seed};
         struct fb_flow *f = begin_flow(&b, seed % 2 ? "sub" : "fall");
