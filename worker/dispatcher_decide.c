@@ -380,6 +380,7 @@ static int shrink(struct sel_dispatched *flow, struct sel_decision *end)
     int r = flow->is_root ? root_result(flow, SEL_DECIDE_FAIL, &d->scratch, &d->result)
                           : child_result(flow, SEL_DECIDE_FAIL, &d->scratch, &d->result);
     sel_arena_reset(&d->scratch);
+    d->result_failed = true;
     end->is_end = true;
     end->outcome = SEL_OUTCOME_FAILURE;
     end->result = sel_buf_str(&d->result);

@@ -307,6 +307,9 @@ static int take_history(struct sel_dispatched *flow, uint8_t type, uint32_t code
     if (type == SEL_RECORD_EVENTS && code != flow->number + 1)
         return sel_error_set(err, SEL_EFORMAT, (struct sel_pos){0},
                              "decision %u follows decision %u", code, flow->number);
+    if (type == SEL_RECORD_STATE && flow->number > 0)
+        return sel_error_set(err, SEL_EFORMAT, (struct sel_pos){0},
+                             "a state comes after what decision %u left", flow->number);
     int r = sel_flow_take_history(flow->run.hub->system, flow->run.flow, payload, &rest, err);
     if (r < 0)
         return r;

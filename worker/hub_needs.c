@@ -363,8 +363,10 @@ static int ask_selective(struct fetch *f, struct sel_need *need)
     struct sel_selective_info info = {.flow_name = sel_arena_strdup(f->arena, f->run->flow->name),
                                       .node_name = sel_arena_strdup(f->arena, task->name),
                                       .task_names = plan_tasks(f, &info.task_count)};
-    if (!info.flow_name || !info.node_name || !info.task_names)
+    if (!info.flow_name || !info.node_name || !info.task_names) {
+        sel_task_done(call.task);
         return SEL_ENOMEM;
+    }
     return end_call(f, &call, import, entry->u.selective(call.task, &info), &need->value);
 }
 
