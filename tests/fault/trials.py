@@ -319,7 +319,7 @@ class Large:
     """A cluster where two processes decide, and a flow of many nodes that nobody runs before `run` is called."""
 
     def __init__(self, cluster, count=100000):
-        self.cluster, self.count = cluster, count // cluster.part
+        self.cluster, self.count = cluster, count
         cluster.start_broker(*FAST)
         self.endpoint = "tcp://127.0.0.1:" + cluster.listen.rsplit(":", 1)[1]
         self.deciders = {f"decides{i}": cluster.start_worker(f"decides{i}", flows=True, more=["--dispatchers", "1", "-Q", "celery"])
@@ -404,7 +404,7 @@ class Large:
 
 def trial_large_flow(cluster):
     """The broker is killed in the middle of a flow of 100,000 nodes: it ends all the same, with each node once."""
-    large = Large(cluster)
+    large = Large(cluster, 100000 // cluster.part)
     large.wait_started()
     large.run()
     large.wait_ended(0.3)
@@ -416,7 +416,7 @@ def trial_large_flow(cluster):
 
 def trial_large_decision(cluster):
     """A dispatcher is killed in the middle of a decision of 100,000 starts, and another one while they end."""
-    large = Large(cluster)
+    large = Large(cluster)  # whole: a smaller decision is over too soon to be stopped
     started = large.stop_decision()
     for _ in range(20):  # a decision takes a few milliseconds
         if started < large.count:
@@ -433,7 +433,7 @@ def trial_large_decision(cluster):
 
 def trial_million_nodes(cluster):
     """A flow of a million nodes, started by one decision: its dispatcher is killed in the middle; nobody is held up."""
-    large = Large(cluster, 1000000)
+    large = Large(cluster, 1000000 // cluster.part)
     large.wait_started()
     large.run()
     large.wait_ended(0.5)
