@@ -382,12 +382,26 @@ static bool is_released(const struct sel_run *run, const struct sel_deed *deed,
            is_forgotten(run, deed, deed->submitted_us);
 }
 
+/* A try that was delivered again when its holder was given up, and was on its way when that holder
+ * came back and told how it had failed. */
+static bool is_overtaken(const struct sel_run *run, const struct sel_deed *deed, uint16_t try_count)
+{
+    if (!has_failed(run, deed, try_count))
+        return false;
+    for (uint32_t i = deed->last_run; i; i = run->oracle.runs[i - 1].before) {
+        const struct sel_sim_execution *e = &run->oracle.runs[i - 1];
+        if (e->try_count == try_count && run_has_lapsed(run, e, deed->submitted_us))
+            return true;
+    }
+    return false;
+}
+
 static void check_again(struct sel_run *run, const struct sel_deed *deed,
-                        const struct sel_member *member)
+                        const struct sel_member *member, uint16_t try_count)
 {
     struct sel_oracle *oracle = &run->oracle;
-    if (has_lapsed(run, member, deed->submitted_us))
-        return; /* who was given up may not know yet what others do */
+    if (has_lapsed(run, member, deed->submitted_us) || is_overtaken(run, deed, try_count))
+        return; /* who was given up may not know yet what others do, nor they of it */
     for (uint32_t i = deed->last_run; i; i = oracle->runs[i - 1].before)
         if (!is_released(run, deed, &oracle->runs[i - 1])) {
             BROKEN(run, "twice",
@@ -469,7 +483,7 @@ uint32_t sel_oracle_begun(struct sel_run *run, struct sel_member *member,
     check_content(run, member, deed, item);
     check_early(run, deed, &begun);
     check_order(run, deed);
-    check_again(run, deed, member);
+    check_again(run, deed, member, item->try_count);
     deed->last_run = index + 1;
     deed->runs++;
     return index;
