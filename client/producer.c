@@ -495,11 +495,12 @@ static void on_refused(struct sel_producer *producer, const struct sel_wire_item
         .id = item->id, .is_refused = true, .code = item->code, .payload = item->payload};
     if (!entry || (item->handle && entry->number != producer->base + item->handle)) {
         char id[SEL_ID_TEXT_SIZE];
-        const struct settle *settle = find_settle(producer, producer->base + item->handle);
+        struct settle *settle = find_settle(producer, producer->base + item->handle);
         say(producer, "task %s was refused (%s): %.*s", sel_id_format(item->id, id),
             sel_wire_code_name(item->code), SEL_STR_ARG(item->payload));
         if (settle && settle->is_quiet && sel_id_eq(settle->id, item->id)) {
             result.tag = settle->tag;
+            settle->is_quiet = false; /* once, whatever the broker says */
             producer->ops->finished(producer->ctx, &result);
         }
         return;

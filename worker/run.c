@@ -234,10 +234,10 @@ static void store(struct sel_run *run)
         fail_storage(run, err.text);
     } else if (item.status == SEL_STORE_FAILED || item.status == SEL_STORE_MISSING) {
         fail_storage(run, item.message ? item.message : "the storage refused the result");
-    } else { /* SEL_STORE_EXISTS: an earlier delivery of the same run has won */
+    } else { /* SEL_STORE_EXISTS: an earlier delivery of the same run has won, and may have died
+              * before it said so */
         trace_store(run, SEL_TRACE_STORAGE_STORED, item.record_id);
-        if (item.status == SEL_STORE_OK || run->looks_first)
-            note_stored(run);
+        note_stored(run);
     }
 }
 

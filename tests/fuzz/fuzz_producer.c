@@ -66,7 +66,8 @@ static void on_finished(void *ctx, const struct sel_producer_result *result)
     struct world *w = ctx;
     SEL_ASSERT((uintptr_t)result->tag == result->id.lo && result->id.lo <= TASKS_MAX);
     struct task *task = &w->tasks[result->id.lo];
-    SEL_ASSERT(task->is_submitted && !task->is_quiet && !task->is_forgotten);
+    bool is_told = !task->is_quiet || (task->wants_settled && result->is_refused);
+    SEL_ASSERT(task->is_submitted && is_told && !task->is_forgotten);
     SEL_ASSERT(task->finished++ == 0);
     SEL_ASSERT(w->is_forged || !result->is_refused);
 }
