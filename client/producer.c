@@ -33,7 +33,7 @@ struct settle {
 struct deferred {
     void *tag;
     uint32_t size;
-    bool wants_settled;
+    bool wants_settled, is_quiet; /* as of struct settle */
 };
 
 struct sel_producer {
@@ -463,6 +463,7 @@ static bool defer(struct sel_producer *producer, const struct sel_wire_item *ref
     struct deferred deferred = {.size = (uint32_t)record.n};
     if (settle) {
         deferred.wants_settled = true;
+        deferred.is_quiet = settle->is_quiet;
         deferred.tag = settle->tag;
     }
     struct sel_buf *buf = &producer->deferred;
@@ -680,7 +681,7 @@ static bool put_deferred(struct sel_producer *producer)
                 (struct settle){.number = number,
                                 .id = item.id,
                                 .tag = deferred.tag,
-                                .is_quiet = item.flags & SEL_ITEM_QUIET};
+                                .is_quiet = deferred.is_quiet};
     }
     drop_deferred(producer, sizeof(deferred) + deferred.size);
     return true;
