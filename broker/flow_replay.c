@@ -29,21 +29,57 @@ static bool has_ended(const struct sel_broker *b, uint32_t i)
     return sel_broker_task_at(b, i)->state == SEL_TASK_ENDED;
 }
 
-/* The attempt, with a reference: the current one, which may begin with that, or one of its own for
- * what is detached. */
+/* What is detached needs its attempt, of which more may yet come. */
+static void keep_past(struct sel_flow *flow, struct sel_flow_try *t)
+{
+    sel_broker_try_ref(t);
+    t->next_past = flow->past;
+    flow->past = t;
+}
+
+static void forget_past(struct sel_broker *b, struct sel_flow *flow)
+{
+    struct sel_flow_try *next;
+    for (struct sel_flow_try *t = flow->past; t; t = next) {
+        next = t->next_past;
+        flow->past = next;
+        t->next_past = NULL;
+        sel_broker_try_unref(b, t); /* the flow has the reference of its entry too */
+    }
+}
+
+/* The current attempt is over, or `t` (which may be NULL) is the current one now. */
+static void set_try(struct sel_broker *b, uint32_t i, struct sel_flow_try *t)
+{
+    struct sel_flow *flow = sel_broker_task_at(b, i)->flow;
+    if (flow->current)
+        keep_past(flow, flow->current);
+    if (t)
+        sel_broker_try_ref(t);
+    sel_broker_flow_set_try(b, i, t);
+}
+
+/* The attempt, with a reference: the current one, which may begin with that, or one that is over,
+ * for what is detached. */
 static struct sel_flow_try *try_for(struct sel_broker *b, uint32_t i, uint32_t attempt)
 {
     struct sel_flow *flow = sel_broker_task_at(b, i)->flow;
-    struct sel_flow_try *current = flow->current;
-    if (current && current->attempt == attempt) {
-        sel_broker_try_ref(current);
-        return current;
-    }
-    struct sel_flow_try *t = sel_broker_try_new(b, flow, (uint16_t)attempt);
-    if (t && !has_ended(b, i) && (!current || current->attempt < attempt)) {
+    struct sel_flow_try *current = flow->current, *t = flow->past;
+    if (current && current->attempt == attempt)
+        t = current;
+    else
+        while (t && t->attempt != attempt)
+            t = t->next_past;
+    if (t) {
         sel_broker_try_ref(t);
-        sel_broker_flow_set_try(b, i, t);
+        return t;
+    }
+    t = sel_broker_try_new(b, flow, (uint16_t)attempt);
+    if (t && !has_ended(b, i) && (!current || current->attempt < attempt)) {
+        set_try(b, i, t);
         sel_broker_task_at(b, i)->try_count = (uint16_t)attempt;
+    } else if (t) {
+        keep_past(flow, t);
     }
     return t;
 }
@@ -99,6 +135,7 @@ static int begin_anew(struct sel_broker *b, uint32_t i)
         return SEL_EFORMAT;
     if (entry->flags & SEL_TASK_KEYED)
         sel_broker_key_remove(b, i);
+    forget_past(b, flow);
     sel_broker_flow_set_nodes(b, flow, SEL_NONE);
     sel_pool_free(&b->pool, flow->name, flow->name_size);
     flow->name = NULL;
@@ -168,7 +205,7 @@ static int replay_flow_done(struct sel_broker *b, const struct sel_mutation *m,
     uint8_t flags = entry->flags;
     sel_broker_flow_set_name(b, flow, name);
     if (!was_ended)
-        sel_broker_flow_set_try(b, i, NULL);
+        set_try(b, i, NULL);
     int r = sel_broker_replay_done(b, m, i, place);
     if (was_ended) { /* a copy: it stands in its lists */
         entry->pins = pins;
@@ -626,6 +663,12 @@ static void count_open(struct sel_broker *b)
 
 void sel_broker_replay_flows_end(struct sel_broker *b)
 {
+    EACH_ENTRY(b, i)
+    {
+        struct sel_task_entry *entry = sel_broker_task_at(b, i);
+        if (entry->state != SEL_TASK_FREE && entry->kind == SEL_KIND_FLOW)
+            forget_past(b, entry->flow);
+    }
     drop_unknown(b);
     count_open(b);
     EACH_ENTRY(b, i)

@@ -161,7 +161,8 @@ struct sel_flow_try {
     uint32_t piece_first, piece_last; /* STATE and EVENTS, by next and prev, ascending numbers */
     uint32_t new_state;               /* the first of STATE pieces that are not complete */
     struct sel_flow *children;
-    struct sel_buf partial; /* of a DECIDE in pieces */
+    struct sel_buf partial;         /* of a DECIDE in pieces */
+    struct sel_flow_try *next_past; /* see struct sel_flow */
 };
 
 enum sel_flow_load { SEL_LOAD_NONE, SEL_LOAD_PIECES, SEL_LOAD_KEPT, SEL_LOAD_ENDED };
@@ -173,6 +174,7 @@ struct sel_flow {
     uint8_t *blob; /* of its entry */
     char *name;    /* for people; NULL: there was no memory for it */
     struct sel_flow_try *current;
+    struct sel_flow_try *past;   /* while replaying: others, with a reference each, by next_past */
     struct sel_flow_try *parent; /* a sub-flow: which attempt started it; NULL: a root */
     struct sel_flow *next_child, *prev_child; /* of the parent's attempt */
     uint32_t ordinal;                         /* there */
