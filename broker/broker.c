@@ -33,6 +33,11 @@ uint64_t sel_broker_memory(const struct sel_broker *b)
            b->note_count * sizeof(struct sel_note);
 }
 
+bool sel_broker_is_short(const struct sel_broker *b)
+{
+    return sel_broker_memory(b) >= b->options.memory_max / 4 * 3;
+}
+
 /* ---- life ---- */
 
 static void or_default(int64_t *option, int64_t value)
@@ -75,6 +80,9 @@ static void fill_options(struct sel_broker_options *o, bool has_journal)
     or_default_u(&o->window_records, 65536);
     or_default_u(&o->window_bytes, (uint64_t)8 << 20);
     or_default_u(&o->outbox_bytes_max, (uint64_t)16 << 20);
+    uint64_t share = o->memory_max / 8 > o->record_max ? o->memory_max / 8 : o->record_max;
+    if (o->outbox_bytes_max > share)
+        o->outbox_bytes_max = share;
     or_default_u(&o->batch_bytes_max, (uint64_t)1 << 20);
     or_default_u(&o->journal_compact_min, (uint64_t)64 << 20);
 }
@@ -320,7 +328,7 @@ static void malformed(struct sel_broker *b, uint32_t connection, int r, const ch
 static void free_records(struct sel_broker *b, struct sel_broker_session *s, uint64_t count,
                          uint64_t bytes)
 {
-    if (s->is_worker || sel_broker_memory(b) < b->options.memory_max / 4 * 3) {
+    if (s->is_worker || !sel_broker_is_short(b)) {
         sel_session_free(&s->s, count, bytes);
         return;
     }
@@ -418,9 +426,9 @@ int64_t sel_broker_turn(struct sel_broker *b, struct sel_broker_now now)
     sel_broker_pump(b);
     sel_broker_dispatch(b);
     sel_broker_results_drop(b);
-    if (b->withheld && sel_broker_memory(b) >= b->options.memory_max / 4 * 3)
+    if (sel_broker_is_short(b))
         sel_broker_sessions_trim(b);
-    if (b->withheld && sel_broker_memory(b) < b->options.memory_max / 4 * 3)
+    if (b->withheld && !sel_broker_is_short(b))
         sel_broker_sessions_give_credit(b);
     int64_t grow_us = sel_broker_windows_grow(b);
     int64_t due_us = earliest(grow_us, sel_broker_sessions_flush(b));

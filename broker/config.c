@@ -84,7 +84,9 @@ const struct sel_broker_setting sel_broker_settings[] = {
              "half of "
              "memory_max, further ones begin with 64 KiB and get as much as they ask for"},
     {"outbox_bytes_max", SEL_BROKER_SIZE, OPTION(outbox_bytes_max), "16MiB", 4096, TIB,
-     .help = "bytes that are kept for a peer until it has settled them; then it gets no more"},
+     .help =
+         "bytes that are kept for a peer until it has settled them; then it gets no more. Never "
+         "above an eighth of memory_max"},
     {"batch_bytes_max", SEL_BROKER_SIZE, OPTION(batch_bytes_max), "1MiB", 4096, 32 * MIB,
      .help = "a batch of the journal ends there"},
     {"journal_compact_min", SEL_BROKER_SIZE, OPTION(journal_compact_min), "64MiB", KIB, TIB,

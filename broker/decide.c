@@ -89,44 +89,41 @@ static const char *why_not_consumed(const struct sel_broker *b, const struct sel
 
 /* ---- making what it needs ---- */
 
-static int make_blob(struct taking *g, uint32_t i)
+/* A piece that is in the journal first, if the flow is. */
+static int make_piece(struct taking *g, enum sel_piece_type type, uint32_t number,
+                      struct sel_str bytes, uint32_t *ret)
 {
     struct sel_broker *b = g->b;
-    struct sel_str bytes = sel_decision_next_blob(g->d, i, &g->blob_rest);
     struct sel_log_place place;
-    struct sel_id id = g->is_logged ? sel_broker_piece_id(b) : (struct sel_id){0, 0};
+    struct sel_id id = {0, 0};
+    if (g->is_logged) {
+        id = sel_broker_piece_id(b);
+        int r = sel_broker_log_piece(b, g->t, id, type, number, 0, g->level, bytes, &place);
+        if (r < 0)
+            return r;
+    }
+    *ret = sel_broker_piece_new(b, id, type, g->level, bytes, g->is_logged ? &place : NULL);
+    return *ret == SEL_NONE ? SEL_ENOMEM : 0;
+}
+
+static int make_blob(struct taking *g, uint32_t i)
+{
+    struct sel_str bytes = sel_decision_next_blob(g->d, i, &g->blob_rest);
     uint32_t role = g->d->set_args == i + 1 ? SEL_BLOB_OF_TRY : SEL_BLOB_PLAIN;
-    int r = g->is_logged ? sel_broker_log_piece(b, g->t, id, SEL_PIECE_BLOB, role, 0, g->level,
-                                                bytes, &place)
-                         : 0;
-    if (r < 0)
-        return r;
-    g->blobs[i] =
-        sel_broker_piece_new(b, id, SEL_PIECE_BLOB, g->level, bytes, g->is_logged ? &place : NULL);
-    if (g->blobs[i] == SEL_NONE)
-        return SEL_ENOMEM;
-    g->blobs_made++;
-    return 0;
+    int r = make_piece(g, SEL_PIECE_BLOB, role, bytes, &g->blobs[i]);
+    if (r == 0)
+        g->blobs_made++;
+    return r;
 }
 
 static int make_events(struct taking *g)
 {
-    struct sel_log_place place;
-    const struct sel_decision *d = g->d;
-    struct sel_id id = g->is_logged ? sel_broker_piece_id(g->b) : (struct sel_id){0, 0};
-    if (d->is_end)
+    if (g->d->is_end)
         return 0; /* nobody goes on from there */
-    int r = g->is_logged ? sel_broker_log_piece(g->b, g->t, id, SEL_PIECE_EVENTS, d->number, 0,
-                                                g->level, d->events, &place)
-                         : 0;
-    if (r < 0)
-        return r;
-    g->events = sel_broker_piece_new(g->b, id, SEL_PIECE_EVENTS, g->level, d->events,
-                                     g->is_logged ? &place : NULL);
-    if (g->events == SEL_NONE)
-        return SEL_ENOMEM;
-    sel_broker_task_at(g->b, g->events)->extra = d->number;
-    return 0;
+    int r = make_piece(g, SEL_PIECE_EVENTS, g->d->number, g->d->events, &g->events);
+    if (r == 0)
+        sel_broker_task_at(g->b, g->events)->extra = g->d->number;
+    return r;
 }
 
 /* When the first of `count` starts may run; 0: at once. */
@@ -316,19 +313,9 @@ static int log_used(struct taking *g)
 /* The nodes of a large flow, which its `events` are at its end. */
 static int make_nodes(struct taking *g)
 {
-    struct sel_log_place place;
-    const struct sel_decision *d = g->d;
-    struct sel_id id = g->is_logged ? sel_broker_piece_id(g->b) : (struct sel_id){0, 0};
-    if (d->events.n == 0 || g->flow->parent)
+    if (g->d->events.n == 0 || g->flow->parent)
         return 0;
-    int r = g->is_logged ? sel_broker_log_piece(g->b, g->t, id, SEL_PIECE_NODES, d->number, 0,
-                                                g->level, d->events, &place)
-                         : 0;
-    if (r < 0)
-        return r;
-    g->nodes = sel_broker_piece_new(g->b, id, SEL_PIECE_NODES, g->level, d->events,
-                                    g->is_logged ? &place : NULL);
-    return g->nodes == SEL_NONE ? SEL_ENOMEM : 0;
+    return make_piece(g, SEL_PIECE_NODES, g->d->number, g->d->events, &g->nodes);
 }
 
 static int make_end(struct taking *g)

@@ -8,6 +8,7 @@
 #define SUSPECTED_ALONE 2 /* after so many deaths around it a task is delivered alone */
 #define UNKNOWN_RETRY_US 250000
 #define EMPTYING_US_MAX 60000000 /* a worker is kept empty for a suspect so long at most */
+#define SHORT_BYTES 65536u       /* kept for a worker when memory is short, and one record */
 
 /* ---- with a worker, and not any more ---- */
 
@@ -269,14 +270,21 @@ static bool is_ready(const struct sel_broker *b, const struct sel_broker_session
            !s->is_failed && s->ready_batch <= b->log.committed;
 }
 
+/* What is delivered is in memory twice until it has arrived; with a journal, arguments that wait
+ * are not in memory at all. */
+static bool has_memory_for(const struct sel_broker *b, const struct sel_broker_session *s)
+{
+    return s->s.out.end - s->s.out.head < SHORT_BYTES || !sel_broker_is_short(b);
+}
+
 static bool can_take(const struct sel_broker *b, const struct sel_broker_session *s)
 {
-    return is_ready(b, s) && !s->is_alone && s->in_flight < s->window;
+    return is_ready(b, s) && !s->is_alone && s->in_flight < s->window && has_memory_for(b, s);
 }
 
 static bool can_take_flow(const struct sel_broker *b, const struct sel_broker_session *s)
 {
-    return is_ready(b, s) && s->flows_in_flight < s->flows;
+    return is_ready(b, s) && s->flows_in_flight < s->flows && has_memory_for(b, s);
 }
 
 /* The next queue of flows for the worker, those of sub-flows first; SEL_NONE: none. */

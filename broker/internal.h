@@ -464,6 +464,8 @@ struct sel_broker {
 void sel_broker_say(struct sel_broker *b, enum sel_broker_log level, const char *event,
                     const char *fmt, ...) SEL_PRINTF(4, 5);
 uint64_t sel_broker_memory(const struct sel_broker *b);
+/* Three quarters of memory_max are in use: producers get no credit, workers little at a time. */
+bool sel_broker_is_short(const struct sel_broker *b);
 
 /* ---- task.c: the table ---- */
 int sel_broker_tasks_init(struct sel_task_table *t, uint64_t seed) SEL_WARN_UNUSED;
@@ -619,6 +621,8 @@ void sel_broker_window_want(struct sel_broker *b, struct sel_broker_session *s);
 int64_t sel_broker_windows_grow(struct sel_broker *b);
 
 /* ---- result.c ---- */
+/* What a session's outbox may hold: outbox_bytes_max, and for producers REFUSED beyond it. */
+uint64_t sel_broker_outbox_bytes(const struct sel_broker *b, bool is_worker);
 /* The task ends here and now, for all who wait for it. `payload` is copied; not b->scratch. 0;
  * SEL_ENOMEM: nothing has changed. */
 int sel_broker_task_end(struct sel_broker *b, uint32_t task, uint16_t code,

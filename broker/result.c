@@ -157,13 +157,15 @@ void sel_broker_task_unpin(struct sel_broker *b, uint32_t i)
 
 /* ---- telling ---- */
 
-/* Results leave room for REFUSED, which cannot wait: for as many as a peer may ask for at once. */
-static bool has_room(const struct sel_broker *b, const struct sel_broker_session *s, size_t size)
+/* REFUSED cannot wait for room: there is some for as many as a peer may ask for at once. */
+static uint64_t refused_bytes(const struct sel_broker *b)
 {
-    uint64_t reserve = b->options.outbox_bytes_max / 2;
-    if (b->options.window_records < reserve / REFUSED_SIZE)
-        reserve = b->options.window_records * REFUSED_SIZE;
-    return sel_session_has_room(&s->s, size + reserve);
+    return b->options.window_records * REFUSED_SIZE;
+}
+
+uint64_t sel_broker_outbox_bytes(const struct sel_broker *b, bool is_worker)
+{
+    return b->options.outbox_bytes_max + (is_worker ? 0 : refused_bytes(b));
 }
 
 static int say_result(struct sel_broker *b, struct sel_broker_session *s, uint32_t i, uint32_t as)
@@ -182,8 +184,9 @@ static int say_result(struct sel_broker *b, struct sel_broker_session *s, uint32
         .try_count = task->try_count,
         .payload = payload,
     };
-    return has_room(b, s, SEL_WIRE_RECORD_SIZE + payload.n) ? sel_broker_session_say(b, s, &item, i)
-                                                            : SEL_ELIMIT;
+    if (!sel_session_has_room(&s->s, SEL_WIRE_RECORD_SIZE + payload.n + refused_bytes(b)))
+        return SEL_ELIMIT;
+    return sel_broker_session_say(b, s, &item, i);
 }
 
 static void wait_for_room(struct sel_broker *b, struct sel_broker_session *s, uint32_t i,

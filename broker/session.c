@@ -95,7 +95,7 @@ struct sel_broker_session *sel_broker_session_new(struct sel_broker *b, struct s
     s->connection = SEL_NONE;
     s->heard_us = s->since_us = b->now.mono_us;
     s->pending_first = s->pending_last = s->task_first = SEL_NONE;
-    sel_session_init(&s->s, b->options.outbox_bytes_max, b->options.window_records,
+    sel_session_init(&s->s, sel_broker_outbox_bytes(b, is_worker), b->options.window_records,
                      b->options.window_bytes);
     sel_broker_window_open(b, s);
     (void)sel_session_start(&s->s, (uint64_t)b->incarnation << 32 | ++b->session_counter);
@@ -301,6 +301,12 @@ static bool push_result(struct sel_broker_session *s, uint32_t task)
     return true;
 }
 
+static void count_outbox(struct sel_broker *b, struct sel_broker_session *s)
+{
+    b->sessions_bytes += s->s.out.cap - s->outbox_bytes;
+    s->outbox_bytes = s->s.out.cap;
+}
+
 int sel_broker_session_say(struct sel_broker *b, struct sel_broker_session *s,
                            const struct sel_wire_item *item, uint32_t task)
 {
@@ -315,6 +321,7 @@ int sel_broker_session_say(struct sel_broker *b, struct sel_broker_session *s,
     }
     s->records_out++;
     b->stats.records_out++;
+    count_outbox(b, s);
     sel_broker_session_mark(b, s);
     return 0;
 }
@@ -416,8 +423,7 @@ void sel_broker_sessions_trim(struct sel_broker *b)
         if (!s || s->s.out.cap - (s->s.out.end - s->s.out.head) < TRIM_BYTES_MIN)
             continue;
         sel_outbox_trim(&s->s.out);
-        b->sessions_bytes += s->s.out.cap - s->outbox_bytes;
-        s->outbox_bytes = s->s.out.cap;
+        count_outbox(b, s);
     }
 }
 
@@ -566,8 +572,7 @@ int64_t sel_broker_sessions_flush(struct sel_broker *b)
         if (s->pending_first != SEL_NONE)
             sel_broker_results_flush(b, s);
         bool is_clean = flush(b, s, &due_us);
-        b->sessions_bytes += s->s.out.cap - s->outbox_bytes;
-        s->outbox_bytes = s->s.out.cap;
+        count_outbox(b, s);
         if (is_clean) {
             s->is_dirty = false;
             b->dirty[i] = b->dirty[--b->dirty_count];

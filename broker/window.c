@@ -86,7 +86,7 @@ int64_t sel_broker_windows_grow(struct sel_broker *b)
     if (b->now.mono_us < b->window_look_us)
         return b->window_look_us;
     b->window_look_us = b->now.mono_us + LOOK_US;
-    if (sel_broker_memory(b) >= b->options.memory_max / 4 * 3)
+    if (sel_broker_is_short(b))
         return b->window_look_us;
     refill(b);
     for (uint32_t i = 0; i < b->session_count && b->windows_wanted; i++) {

@@ -66,10 +66,14 @@ static bool make_room(struct sel_outbox *box, size_t size)
     return true;
 }
 
+/* The first one is not counted, whatever its size is: those behind it always have their room. */
 static bool outbox_has_room(const struct sel_outbox *box, size_t size)
 {
     size_t live = box->end - box->head;
-    return live == 0 || (live <= box->bytes_max && size <= box->bytes_max - live);
+    if (live == 0)
+        return true;
+    size_t behind = live - sel_le_get32(box->p + box->head);
+    return behind <= box->bytes_max && size <= box->bytes_max - behind;
 }
 
 int sel_outbox_put(struct sel_outbox *box, const struct sel_wire_item *item, uint64_t *ret)

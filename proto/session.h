@@ -39,10 +39,10 @@ struct sel_outbox {
     uint64_t credit_records, credit_bytes; /* limits that the other side gave */
     uint8_t *p;                            /* encoded records settled + 1 .. next - 1: */
     size_t head, end, cap;                 /* p[head .. end) */
-    size_t bytes_max;                      /* kept at most */
+    size_t bytes_max;                      /* kept at most, without the first */
 };
 
-/* `bytes_max` of records are kept; an empty outbox takes any one record. */
+/* `bytes_max` of records are kept behind the first one, which may have any size. */
 void sel_outbox_init(struct sel_outbox *box, size_t bytes_max);
 void sel_outbox_done(struct sel_outbox *box);
 /* Encodes and keeps a record, *ret is its number. SEL_ELIMIT: full, wait for `settled`; SEL_ERANGE:

@@ -29,9 +29,32 @@ static void count(const struct sel_task_entry *entry, struct sel_residue *ret)
     }
 }
 
+/* What grew out of what was submitted: runs, sub-flows, and what is kept of them. Without a journal
+ * behind it, it is in memory, whatever memory_max says. */
+static uint64_t flow_bytes(const struct sel_task_entry *entry)
+{
+    if (entry->state == SEL_TASK_FREE || entry->state == SEL_TASK_ALIAS || entry->log_seq)
+        return 0;
+    switch ((enum sel_task_kind)entry->kind) {
+    case SEL_KIND_RUN:
+        if (entry->state != SEL_TASK_ENDED)
+            return sizeof(*entry) + entry->group->fields_size / entry->group->refs;
+        break;
+    case SEL_KIND_FLOW:
+        return entry->flow->parent ? sizeof(*entry) + entry->blob_size : 0;
+    case SEL_KIND_PIECE:
+        break;
+    default:
+        return 0;
+    }
+    return sizeof(*entry) + entry->blob_size;
+}
+
 void sel_residue_look(const struct sel_broker *broker, struct sel_residue *ret)
 {
     *ret = (struct sel_residue){0};
-    for (uint32_t i = 0; i < broker->tasks.chunk_count << SEL_TASK_CHUNK_BITS; i++)
+    for (uint32_t i = 0; i < broker->tasks.chunk_count << SEL_TASK_CHUNK_BITS; i++) {
         count(sel_broker_task_at(broker, i), ret);
+        ret->flow_bytes += flow_bytes(sel_broker_task_at(broker, i));
+    }
 }

@@ -1,4 +1,4 @@
-/* tests/sim/residue.h - what a broker still has when all has ended.
+/* tests/sim/residue.h - what a broker has for flows, and still has when all has ended.
  *
  * A look into the broker's own table, which nobody outside is shown: alone in its file. */
 #ifndef SEL_TESTS_SIM_RESIDUE_H
@@ -9,9 +9,10 @@
 struct sel_broker;
 
 struct sel_residue {
-    uint32_t open;   /* entries that have not ended */
-    uint32_t runs;   /* ended runs of tasks that their flow has not let go of */
-    uint32_t pieces; /* of what is kept for flows */
+    uint32_t open;       /* entries that have not ended */
+    uint32_t runs;       /* ended runs of tasks that their flow has not let go of */
+    uint32_t pieces;     /* of what is kept for flows */
+    uint64_t flow_bytes; /* in memory only, started by flows */
 };
 
 void sel_residue_look(const struct sel_broker *broker, struct sel_residue *ret);

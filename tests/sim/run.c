@@ -5,7 +5,8 @@
 
 #include "core/mem.h"
 
-#define LOOK_US 20000 /* how often it is asked whether all is done */
+#define SETTLE_QUIETS_MAX 20 /* of quiet_us, whatever still begins */
+#define LOOK_US 20000        /* how often it is asked whether all is done */
 
 static const struct {
     const char *name, *text, *promise;
@@ -87,12 +88,20 @@ static void go_on(struct sel_run *run, int64_t until_us)
         run->world.now_us = until_us;
 }
 
-/* Until nothing is left to do. */
+/* Until nothing is left to do. Tasks of flows that are throttled begin one after the other, however
+ * long that takes. */
 static void settle_down(struct sel_run *run, const char *when)
 {
+    const struct sel_cast *cast = &run->stage.cast;
+    uint32_t begun = cast->count;
+    int64_t last_us = run->world.now_us + SETTLE_QUIETS_MAX * run->scenario.quiet_us;
     int64_t end_us = run->world.now_us + run->scenario.quiet_us;
-    while (!run->world.is_over && !is_idle(run) && run->world.now_us < end_us)
+    while (!run->world.is_over && !is_idle(run) && run->world.now_us < end_us) {
         go_on(run, run->world.now_us + LOOK_US);
+        if (cast->count > begun && run->world.now_us < last_us)
+            end_us = run->world.now_us + run->scenario.quiet_us;
+        begun = cast->count;
+    }
     if (run->world.is_over)
         return;
     sel_world_note(&run->world, "world", when, 0, 0);

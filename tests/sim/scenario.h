@@ -64,7 +64,8 @@ struct sel_scenario {
     int64_t lease_us, beat_us, interval_us;
     int64_t faults_until_us; /* then everything heals */
     int64_t submits_until_us;
-    int64_t quiet_us; /* by then everything must be done, after the faults */
+    int64_t
+        quiet_us; /* by then everything must be done, after the faults and the last run's begin */
     int64_t unknown_task_us;
     uint64_t memory_max, result_bytes_max, payload_memory, journal_compact_min, batch_bytes_max;
     uint64_t window_records, window_bytes, outbox_bytes_max;
