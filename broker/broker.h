@@ -69,8 +69,8 @@ struct sel_broker_options {
     uint32_t queue_max;        /* names of queues [4,096] */
     uint64_t window_records;   /* credit of a session beyond what has arrived [65,536] */
     uint64_t window_bytes;     /* the same in bytes [8 MiB], at least record_max; see window.c */
-    uint64_t outbox_bytes_max; /* unsettled bytes kept for a peer [16 MiB]; no more than memory_max
-                                * / 8, but one record */
+    uint64_t outbox_bytes_max; /* unsettled bytes kept for a peer [16 MiB], without what cannot
+                                * wait; no more than memory_max / 8, but one record */
     uint64_t batch_bytes_max;  /* a batch of the journal ends there [1 MiB] */
     uint64_t
         journal_compact_min; /* bytes that are no longer needed before copying begins [64 MiB] */

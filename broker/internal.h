@@ -589,7 +589,8 @@ void sel_broker_session_disconnect(struct sel_broker *b, struct sel_broker_sessi
 void sel_broker_session_end(struct sel_broker *b, struct sel_broker_session *s, bool suspect);
 void sel_broker_sessions_done(struct sel_broker *b);
 void sel_broker_session_mark(struct sel_broker *b, struct sel_broker_session *s); /* has to send */
-/* A record for the peer. As sel_session_put; producers: `task` is pinned until it is settled. */
+/* A record for the peer. As sel_session_put, but REFUSED and CANCEL, which cannot wait, find room
+ * beyond outbox_bytes_max. Producers: `task` is pinned until it is settled. */
 int sel_broker_session_say(struct sel_broker *b, struct sel_broker_session *s,
                            const struct sel_wire_item *item, uint32_t task) SEL_WARN_UNUSED;
 /* Records up to `number` are settled when `batch` is committed (0: at once). */
@@ -621,8 +622,6 @@ void sel_broker_window_want(struct sel_broker *b, struct sel_broker_session *s);
 int64_t sel_broker_windows_grow(struct sel_broker *b);
 
 /* ---- result.c ---- */
-/* What a session's outbox may hold: outbox_bytes_max, and for producers REFUSED beyond it. */
-uint64_t sel_broker_outbox_bytes(const struct sel_broker *b, bool is_worker);
 /* The task ends here and now, for all who wait for it. `payload` is copied; not b->scratch. 0;
  * SEL_ENOMEM: nothing has changed. */
 int sel_broker_task_end(struct sel_broker *b, uint32_t task, uint16_t code,

@@ -8,8 +8,6 @@
 #include "core/mem.h"
 #include "core/value.h"
 
-#define REFUSED_SIZE 128 /* about */
-
 /* ---- notes ---- */
 
 uint32_t sel_broker_note_new(struct sel_broker *b)
@@ -157,17 +155,6 @@ void sel_broker_task_unpin(struct sel_broker *b, uint32_t i)
 
 /* ---- telling ---- */
 
-/* REFUSED cannot wait for room: there is some for as many as a peer may ask for at once. */
-static uint64_t refused_bytes(const struct sel_broker *b)
-{
-    return b->options.window_records * REFUSED_SIZE;
-}
-
-uint64_t sel_broker_outbox_bytes(const struct sel_broker *b, bool is_worker)
-{
-    return b->options.outbox_bytes_max + (is_worker ? 0 : refused_bytes(b));
-}
-
 static int say_result(struct sel_broker *b, struct sel_broker_session *s, uint32_t i, uint32_t as)
 {
     struct sel_task_entry *task = sel_broker_task_at(b, i);
@@ -184,8 +171,6 @@ static int say_result(struct sel_broker *b, struct sel_broker_session *s, uint32
         .try_count = task->try_count,
         .payload = payload,
     };
-    if (!sel_session_has_room(&s->s, SEL_WIRE_RECORD_SIZE + payload.n + refused_bytes(b)))
-        return SEL_ELIMIT;
     return sel_broker_session_say(b, s, &item, i);
 }
 

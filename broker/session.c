@@ -10,6 +10,20 @@
 #define LATER_US 3000                      /* acks wait so long for records to go with */
 #define BLOCKED_US 1000
 #define LEASE_CHECKS 64 /* in a lease, at most */
+#define URGENT_SIZE 128 /* about, of a REFUSED */
+
+/* ---- what cannot wait for room in an outbox ---- */
+
+static bool is_urgent(const struct sel_wire_item *item)
+{
+    return item->type == SEL_RECORD_REFUSED || item->type == SEL_RECORD_CANCEL;
+}
+
+/* All others leave room for as many of them as a peer may ask for at once. */
+static uint64_t urgent_bytes(const struct sel_broker *b)
+{
+    return b->options.window_records * URGENT_SIZE;
+}
 
 /* ---- finding them ---- */
 
@@ -95,8 +109,8 @@ struct sel_broker_session *sel_broker_session_new(struct sel_broker *b, struct s
     s->connection = SEL_NONE;
     s->heard_us = s->since_us = b->now.mono_us;
     s->pending_first = s->pending_last = s->task_first = SEL_NONE;
-    sel_session_init(&s->s, sel_broker_outbox_bytes(b, is_worker), b->options.window_records,
-                     b->options.window_bytes);
+    sel_session_init(&s->s, b->options.outbox_bytes_max + urgent_bytes(b),
+                     b->options.window_records, b->options.window_bytes);
     sel_broker_window_open(b, s);
     (void)sel_session_start(&s->s, (uint64_t)b->incarnation << 32 | ++b->session_counter);
     b->sessions[slot] = s;
@@ -311,6 +325,9 @@ int sel_broker_session_say(struct sel_broker *b, struct sel_broker_session *s,
                            const struct sel_wire_item *item, uint32_t task)
 {
     uint64_t number;
+    if (!is_urgent(item) &&
+        !sel_session_has_room(&s->s, sel_wire_item_size(item) + urgent_bytes(b)))
+        return SEL_ELIMIT;
     if (!s->is_worker && !push_result(s, task))
         return SEL_ENOMEM;
     int r = sel_session_put(&s->s, item, &number);

@@ -49,7 +49,7 @@ struct sel_producer_options {
     struct sel_str name;
     const struct sel_producer_ops *ops;
     void *ctx;
-    size_t keep_bytes_max;                 /* submits not settled; 0: 64 MiB */
+    size_t keep_bytes_max;                 /* submits not settled behind one; 0: 64 MiB */
     uint32_t waiting_max;                  /* tasks waited for; 0: 4 million */
     uint64_t window_records, window_bytes; /* credit for results; 0: as struct sel_peer_options */
     uint64_t seed;

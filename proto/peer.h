@@ -47,7 +47,7 @@ struct sel_peer_options {
     uint32_t queue_count;
     uint32_t slots, window;
     uint32_t flows;                        /* workers: that are taken at a time */
-    size_t keep_bytes_max;                 /* unsettled records of ours; 0: 64 MiB */
+    size_t keep_bytes_max;                 /* unsettled records of ours behind one; 0: 64 MiB */
     uint64_t window_records, window_bytes; /* credit for the broker; 0: 65,536 and 64 MiB */
     int64_t retry_us_min, retry_us_max;    /* pause before connecting anew; 0: 100 ms and 5 s */
     uint64_t config_version;

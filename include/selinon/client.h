@@ -79,7 +79,7 @@ struct sel_client_options {
     uint32_t endpoint_count;      /* 1 to 64 */
     const char *name;             /* for people who look at the broker [program and process] */
     uint32_t waiting_max;         /* tasks a broker whose end is not known yet [1,000,000] */
-    size_t keep_bytes_max;        /* submits a broker that it has not settled yet [64 MiB] */
+    size_t keep_bytes_max;   /* submits a broker, behind one that it has not settled [64 MiB] */
     size_t result_bytes_max; /* results not taken yet: above it brokers send no more [64 MiB] */
     int64_t lost_after_us;   /* no broker for so long: submits to it return -ETIMEDOUT,
                                 whatever their own timeout [never] */

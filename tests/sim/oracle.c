@@ -412,8 +412,8 @@ static void check_again(struct sel_run *run, const struct sel_deed *deed,
                    oracle->runs[i - 1].member->index);
             return;
         }
-    if (deed->has_result && deed->code == SEL_OUTCOME_CANCELLED)
-        return; /* a worker that was given it may not know */
+    if (deed->has_result && (deed->code == SEL_OUTCOME_CANCELLED || deed->overflowed_us))
+        return; /* a worker that was given it may not know: CANCEL waits for its credit */
     if (deed->key && sel_oracle_is_forgiven(run, deed, 0))
         return; /* the result may be that of another id: the key was lost */
     for (uint32_t i = deed->last_run; i; i = oracle->runs[i - 1].before)
@@ -619,14 +619,14 @@ void sel_oracle_check_broker(struct sel_run *run)
                (unsigned long long)stats->tasks, (unsigned long long)stats->queued,
                (unsigned long long)stats->waiting, (unsigned long long)stats->delivered,
                (unsigned long long)stats->ended);
-    uint64_t allowed = run->scenario.memory_max + run->scenario.memory_max / 4;
-    if (stats->memory_used <= allowed)
+    uint64_t allowed = run->scenario.memory_max;
+    if (stats->memory_used <= allowed + allowed / 4)
         return;
     struct sel_residue kept;
     sel_residue_look(run->server.core, &kept);
-    if (stats->memory_used > allowed + kept.flow_bytes)
-        BROKEN(run, "memory",
-               "%llu bytes are in use, %llu of them for what flows started, %llu allowed",
+    allowed += kept.flow_bytes;
+    if (stats->memory_used > allowed + allowed / 4)
+        BROKEN(run, "memory", "%llu bytes are in use, %llu for what flows started, %llu for others",
                (unsigned long long)stats->memory_used, (unsigned long long)kept.flow_bytes,
                (unsigned long long)stats->memory_max);
 }

@@ -29,25 +29,20 @@ static void count(const struct sel_task_entry *entry, struct sel_residue *ret)
     }
 }
 
-/* What grew out of what was submitted: runs, sub-flows, and what is kept of them. Without a journal
- * behind it, it is in memory, whatever memory_max says. */
-static uint64_t flow_bytes(const struct sel_task_entry *entry)
+/* What grew out of what was submitted, whatever memory_max says: runs, sub-flows, and what is kept
+ * of them. */
+static uint64_t flow_bytes(struct sel_task_entry *entry)
 {
-    if (entry->state == SEL_TASK_FREE || entry->state == SEL_TASK_ALIAS || entry->log_seq)
+    uint64_t bytes = sizeof(*entry) + 2 * sizeof(struct sel_task_place);
+    if (entry->state == SEL_TASK_FREE || entry->state == SEL_TASK_ALIAS)
         return 0;
-    switch ((enum sel_task_kind)entry->kind) {
-    case SEL_KIND_RUN:
-        if (entry->state != SEL_TASK_ENDED)
-            return sizeof(*entry) + entry->group->fields_size / entry->group->refs;
-        break;
-    case SEL_KIND_FLOW:
-        return entry->flow->parent ? sizeof(*entry) + entry->blob_size : 0;
-    case SEL_KIND_PIECE:
-        break;
-    default:
+    if (entry->kind == SEL_KIND_RUN && entry->state != SEL_TASK_ENDED)
+        return bytes + entry->group->fields_size / entry->group->refs;
+    bool is_flow = entry->kind == SEL_KIND_FLOW;
+    if (is_flow ? !entry->flow->parent
+                : entry->kind != SEL_KIND_RUN && entry->kind != SEL_KIND_PIECE)
         return 0;
-    }
-    return sizeof(*entry) + entry->blob_size;
+    return bytes + (*sel_broker_blob_at(entry) ? entry->blob_size : 0);
 }
 
 void sel_residue_look(const struct sel_broker *broker, struct sel_residue *ret)
@@ -57,4 +52,6 @@ void sel_residue_look(const struct sel_broker *broker, struct sel_residue *ret)
         count(sel_broker_task_at(broker, i), ret);
         ret->flow_bytes += flow_bytes(sel_broker_task_at(broker, i));
     }
+    if (ret->flow_bytes) /* whose records are on their way to the journal */
+        ret->flow_bytes += broker->log.backlog_bytes;
 }

@@ -12,7 +12,7 @@ struct sel_residue {
     uint32_t open;       /* entries that have not ended */
     uint32_t runs;       /* ended runs of tasks that their flow has not let go of */
     uint32_t pieces;     /* of what is kept for flows */
-    uint64_t flow_bytes; /* in memory only, started by flows */
+    uint64_t flow_bytes; /* in memory, for what flows started */
 };
 
 void sel_residue_look(const struct sel_broker *broker, struct sel_residue *ret);

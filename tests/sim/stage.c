@@ -31,8 +31,8 @@ static void keep_act(struct sel_stage *stage, struct sel_act *act, const struct 
         act->runs[i] = solo->cast.parts[i].ident;
 }
 
-/* The same in another order. */
-static void check_solo(struct sel_run *run, const struct sel_flow_def *flow, struct sel_str args,
+/* The same in another order. false: there it has no end that could be waited for. */
+static bool check_solo(struct sel_run *run, const struct sel_flow_def *flow, struct sel_str args,
                        struct sel_solo_report *expected, enum sel_solo_order order)
 {
     struct sel_solo_report solo;
@@ -48,6 +48,7 @@ static void check_solo(struct sel_run *run, const struct sel_flow_def *flow, str
                solo.has_failed ? "failed" : "succeeded", solo.cast.count,
                sel_buf_cstr(&solo.counts));
     sel_solo_report_done(&solo);
+    return ends;
 }
 
 /* false: it has no end that could be waited for. */
@@ -58,11 +59,10 @@ static bool solve(struct sel_run *run, const struct sel_deed *deed, const struct
     sel_oracle_payload(deed, &run->oracle.scratch);
     struct sel_str args = sel_buf_str(&run->oracle.scratch);
     bool ends = sel_solo_run(&stage->plot, flow, args, SEL_SOLO_FIRST, run->scenario.seed, &solo);
-    if (ends) {
+    ends = ends && check_solo(run, flow, args, &solo, SEL_SOLO_LAST) &&
+           check_solo(run, flow, args, &solo, SEL_SOLO_ANY);
+    if (ends)
         keep_act(stage, &stage->acts[deed->index], flow, &solo);
-        check_solo(run, flow, args, &solo, SEL_SOLO_LAST);
-        check_solo(run, flow, args, &solo, SEL_SOLO_ANY);
-    }
     sel_solo_report_done(&solo);
     return ends;
 }

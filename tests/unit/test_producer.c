@@ -540,7 +540,7 @@ static void test_limits_are_answered(void **state)
     assert_non_null(w);
     struct sel_producer_options options = options_of(w);
     options.waiting_max = 2;
-    options.keep_bytes_max = 4 * (48 + 10 + 1);
+    options.keep_bytes_max = 3 * (48 + 10 + 1); /* behind the first */
     begin_with(w, &options);
     assert_ok(submit(w, 1));
     assert_ok(submit(w, 2));
