@@ -38,6 +38,14 @@ static void decline(struct sel_broker *b, struct sel_broker_session *s,
         return; /* no room: it runs to its end, which will not count */
 }
 
+/* Whether it is a later try, or a later delivery of the try: who has the other was given up then,
+ * and came back to a broker that has begun anew. */
+static bool is_later(const struct sel_wire_held *held, const struct sel_task_entry *task)
+{
+    return held->try_count > task->try_count ||
+           (held->try_count == task->try_count && held->delivery > task->delivery);
+}
+
 /* `old`: the session before of the same worker, which ends; NULL: none. */
 static void claim(struct sel_broker *b, struct sel_broker_session *s,
                   const struct sel_wire_held *held, const struct sel_broker_session *old)
@@ -75,12 +83,14 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
         if (task->holder == s->slot)
             return; /* a session that goes on has it still */
         bool is_own = old && task->holder == old->slot;
-        if (is_own ? held->try_count < task->try_count : held->try_count <= task->try_count) {
+        if (is_own ? held->try_count < task->try_count : !is_later(held, task)) {
             if (!is_own)
                 decline(b, s, held); /* else it would run on when the one that has it is lost */
             return;
         }
-        sel_broker_task_detach(b, i); /* from the session before, or from who had an earlier try */
+        if (!is_own)
+            sel_broker_task_call_off(b, s, i);
+        sel_broker_task_detach(b, i);
         break;
     }
     case SEL_TASK_ENDED:
