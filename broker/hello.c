@@ -39,9 +39,12 @@ static void decline(struct sel_broker *b, struct sel_broker_session *s,
 }
 
 /* Whether it is a later try, or a later delivery of the try: who has the other was given up then,
- * and came back to a broker that has begun anew. */
+ * and came back to a broker that has begun anew. Who was told to stop comes after all others. */
 static bool is_later(const struct sel_wire_held *held, const struct sel_task_entry *task)
 {
+    if (held->try_count == task->try_count &&
+        held->is_called_off != !!(task->flags & SEL_TASK_CALLED_OFF))
+        return !held->is_called_off;
     return held->try_count > task->try_count ||
            (held->try_count == task->try_count && held->delivery > task->delivery);
 }
@@ -103,6 +106,8 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
     task->flags |= SEL_TASK_STARTED;
     task->delivery = held->delivery;
     sel_broker_task_attach(b, i, s);
+    if (held->is_called_off)
+        task->flags |= SEL_TASK_CALLED_OFF;
 }
 
 static void claim_all(struct sel_broker *b, struct sel_broker_session *s, struct sel_str held,

@@ -40,15 +40,16 @@ enum sel_task_kind {
     SEL_KIND_PIECE, /* of what is kept for flows */
 };
 
-#define SEL_TASK_KEYED 0x01     /* has an idempotency key, see keys.c */
-#define SEL_TASK_PUT_BACK 0x02  /* QUEUED: in the heap of those that were put back */
-#define SEL_TASK_NO_RECORD 0x04 /* its SUBMIT is not known: a worker claims it */
-#define SEL_TASK_CONSUMED 0x02  /* ENDED, of a flow: a decision has used its end */
-#define SEL_TASK_SETTLED 0x08   /* ENDED: its end has reached its level */
-#define SEL_TASK_RETAINED 0x10  /* ENDED: in the list of results to be dropped */
-#define SEL_TASK_UNKNOWN 0x20   /* workers have returned it as unknown since `unknown_since` */
-#define SEL_TASK_STARTED 0x40   /* was delivered before */
-#define SEL_TASK_CANCELLED 0x80 /* is no longer wanted: the worker has been told */
+#define SEL_TASK_KEYED 0x01      /* has an idempotency key, see keys.c */
+#define SEL_TASK_PUT_BACK 0x02   /* QUEUED: in the heap of those that were put back */
+#define SEL_TASK_NO_RECORD 0x04  /* its SUBMIT is not known: a worker claims it */
+#define SEL_TASK_CONSUMED 0x02   /* ENDED, of a flow: a decision has used its end */
+#define SEL_TASK_SETTLED 0x08    /* ENDED: its end has reached its level */
+#define SEL_TASK_RETAINED 0x10   /* ENDED: in the list of results to be dropped */
+#define SEL_TASK_CALLED_OFF 0x10 /* DELIVERED: a broker before told its holder to stop */
+#define SEL_TASK_UNKNOWN 0x20    /* workers have returned it as unknown since `unknown_since` */
+#define SEL_TASK_STARTED 0x40    /* was delivered before */
+#define SEL_TASK_CANCELLED 0x80  /* is no longer wanted: the worker has been told */
 
 struct sel_flow;
 struct sel_flow_try;

@@ -290,6 +290,7 @@ struct sel_wire_held {
     bool is_done; /* in `held`: ended, its DONE comes again in this session. In `crashed`: its stack
                      overflowed */
     bool is_run;  /* of a flow */
+    bool is_called_off; /* in `held`: it was told to stop, as somebody else had it or its end */
 };
 struct sel_wire_held sel_wire_held_at(struct sel_str held, uint32_t i);
 void sel_wire_put_held(struct sel_buf *buf, const struct sel_wire_held *held);

@@ -9,6 +9,7 @@
 #define PAIRS_MAX 24u     /* in a map that we write */
 #define HELD_FLAG_DONE 1u /* flags of a held task */
 #define HELD_FLAG_RUN 2u
+#define HELD_FLAG_CALLED_OFF 4u
 
 enum { HELD_ID = 0, HELD_HANDLE = 16, HELD_TRY = 24, HELD_DELIVERY = 26, HELD_FLAGS = 28 };
 _Static_assert(HELD_FLAGS + 4 == SEL_WIRE_HELD_SIZE, "the table and the size agree");
@@ -401,6 +402,7 @@ struct sel_wire_held sel_wire_held_at(struct sel_str held, uint32_t i)
         .delivery = sel_le_get16(p + HELD_DELIVERY),
         .is_done = sel_le_get32(p + HELD_FLAGS) & HELD_FLAG_DONE,
         .is_run = sel_le_get32(p + HELD_FLAGS) & HELD_FLAG_RUN,
+        .is_called_off = sel_le_get32(p + HELD_FLAGS) & HELD_FLAG_CALLED_OFF,
     };
 }
 
@@ -527,8 +529,9 @@ void sel_wire_put_held(struct sel_buf *buf, const struct sel_wire_held *held)
     sel_le_put64(bytes + HELD_HANDLE, held->handle);
     sel_le_put16(bytes + HELD_TRY, held->try_count);
     sel_le_put16(bytes + HELD_DELIVERY, held->delivery);
-    sel_le_put32(bytes + HELD_FLAGS,
-                 (held->is_done ? HELD_FLAG_DONE : 0) | (held->is_run ? HELD_FLAG_RUN : 0));
+    sel_le_put32(bytes + HELD_FLAGS, (held->is_done ? HELD_FLAG_DONE : 0) |
+                                         (held->is_run ? HELD_FLAG_RUN : 0) |
+                                         (held->is_called_off ? HELD_FLAG_CALLED_OFF : 0));
     sel_buf_put(buf, bytes, sizeof(bytes));
 }
 

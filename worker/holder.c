@@ -630,7 +630,9 @@ static void tell_held(const struct sel_held_list *list, bool is_done, uint32_t *
                                     .try_count = task->try_count,
                                     .delivery = task->delivery,
                                     .is_done = is_done,
-                                    .is_run = task->is_run};
+                                    .is_run = task->is_run,
+                                    .is_called_off = task->is_cancelled &&
+                                                     task->cancel_code == SEL_CANCEL_ENDED};
         sel_wire_put_held(held, &one);
         (*room)--;
     }

@@ -172,8 +172,11 @@ static void on_cancel(void *ctx, struct sel_held_task *task)
 {
     struct sel_member *member = ctx;
     struct sel_job *job = task->user;
-    if (job && job->task == task)
-        job->is_stopping = sel_draw_chance(&member->worker->prng, 700);
+    if (!job || job->task != task)
+        return;
+    job->is_stopping = sel_draw_chance(&member->worker->prng, 700);
+    if (job->run != UINT32_MAX && task->cancel_code == SEL_CANCEL_ENDED)
+        member->run->oracle.runs[job->run].is_called_off = true;
 }
 
 static const struct sel_holder_ops holder_ops = {

@@ -372,6 +372,21 @@ static bool has_failed(const struct sel_run *run, const struct sel_deed *deed, u
     return false;
 }
 
+/* Whether it was told to stop for a run that is lost itself now. */
+static bool is_called_off(const struct sel_run *run, const struct sel_deed *deed,
+                          const struct sel_sim_execution *e)
+{
+    if (!e->is_called_off)
+        return false;
+    for (uint32_t i = deed->last_run; i; i = run->oracle.runs[i - 1].before) {
+        const struct sel_sim_execution *other = &run->oracle.runs[i - 1];
+        if (other != e &&
+            (other->state == SEL_RUN_DEAD || run_has_lapsed(run, other, deed->submitted_us)))
+            return true;
+    }
+    return false;
+}
+
 /* Whether another run has a reason, as far as this one is concerned. */
 static bool is_released(const struct sel_run *run, const struct sel_deed *deed,
                         const struct sel_sim_execution *e)
@@ -379,7 +394,7 @@ static bool is_released(const struct sel_run *run, const struct sel_deed *deed,
     /* A CANCEL is not kept: another life of the broker may know nothing of it. */
     bool is_cancelled = e->ended_us && e->code == SEL_OUTCOME_CANCELLED;
     return e->state == SEL_RUN_DEAD || is_cancelled || has_failed(run, deed, e->try_count) ||
-           run_has_lapsed(run, e, deed->submitted_us) ||
+           is_called_off(run, deed, e) || run_has_lapsed(run, e, deed->submitted_us) ||
            is_forgotten(run, deed, deed->submitted_us);
 }
 

@@ -86,6 +86,7 @@ struct sel_sim_execution {
     int64_t begun_us, ended_us;
     int64_t lapsed_us; /* as its member's, when the process ended */
     uint32_t code;
+    bool is_called_off; /* its worker was told to stop: somebody else had the task */
     enum sel_run_state state;
 };
 
