@@ -476,9 +476,21 @@ static void take_again(struct sel_holder *h, struct sel_held_task *task,
     list_add(&h->owing, task);
 }
 
+/* We gave it back, the broker has heard that, as it delivers anew, and `settled` is on its way. */
+static bool was_given_back(const struct sel_held_task *task, const struct sel_wire_item *item)
+{
+    return task->state == SEL_HELD_ENDED && task->done_number &&
+           task->end_type != SEL_RECORD_DONE && task->delivery != item->delivery;
+}
+
 static void take_task(struct sel_holder *h, const struct sel_wire_item *item, int error)
 {
     struct sel_held_task *task = find_try(h, item->id, item->try_count);
+    if (task && was_given_back(task, item)) {
+        list_remove(&h->ended, task);
+        free_task(h, task);
+        task = NULL;
+    }
     if (task) {
         h->freed_bytes += item->raw.n;
         take_again(h, task, item);
