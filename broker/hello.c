@@ -243,8 +243,8 @@ static int take_hello(struct sel_broker *b, struct sel_broker_session *s,
 static bool is_same_session(const struct sel_broker *b, const struct sel_broker_session *s,
                             const struct sel_wire_hello *hello)
 {
-    return s && s->incarnation == hello->incarnation && s->s.number == hello->session &&
-           sel_id_eq(hello->broker, b->id);
+    return s && !s->is_closed && s->incarnation == hello->incarnation &&
+           s->s.number == hello->session && sel_id_eq(hello->broker, b->id);
 }
 
 static void greet(struct sel_broker *b, uint32_t connection, const struct sel_wire_hello *hello)

@@ -253,6 +253,7 @@ struct sel_broker_session {
     uint64_t settled_seen; /* of its settling of our records */
     bool must_welcome, welcome_resumed;
     bool is_failed; /* out of memory for it: to be closed, `failed` counts */
+    bool is_closed; /* so it was: it is not resumed */
     uint64_t hello_n;
     int64_t heard_us, since_us, later_us;
     char *name;

@@ -250,6 +250,19 @@ void sel_broker_session_fail(struct sel_broker *b, struct sel_broker_session *s)
     s->is_failed = true;
 }
 
+/* What a worker has stays with it until it says HELLO, or has lapsed: it is alive. */
+static void close_failed(struct sel_broker *b, struct sel_broker_session *s)
+{
+    if (s->in_flight == 0 && s->flows_in_flight == 0) {
+        sel_broker_session_end(b, s, false);
+        return;
+    }
+    sel_broker_session_disconnect(b, s);
+    s->is_closed = true;
+    s->is_failed = false;
+    b->failed--;
+}
+
 void sel_broker_sessions_close_failed(struct sel_broker *b)
 {
     for (uint32_t i = 0; b->failed && i < b->session_count; i++) {
@@ -266,7 +279,7 @@ void sel_broker_sessions_close_failed(struct sel_broker *b)
             sel_broker_error(b, s->connection, &e);
         sel_broker_say(b, SEL_BROKER_ERROR, "session.failed", "session=%llx out of memory",
                        (unsigned long long)s->s.number);
-        sel_broker_session_end(b, s, false);
+        close_failed(b, s);
     }
 }
 
