@@ -41,7 +41,7 @@ void sel_broker_task_detach(struct sel_broker *b, uint32_t i)
         sel_broker_task_at(b, task->next)->prev = task->prev;
     task->next = task->prev = SEL_NONE;
     task->holder = SEL_NONE;
-    task->flags &= (uint8_t)~SEL_TASK_CALLED_OFF;
+    task->flags &= (uint8_t) ~(SEL_TASK_CALLED_OFF | SEL_TASK_CLAIMED);
     sel_broker_task_set_state(b, i, SEL_TASK_HELD); /* in no list; the caller knows where it goes */
     if (task->kind == SEL_KIND_FLOW) {
         s->flows_in_flight -= task->flow->waits_for == 0;

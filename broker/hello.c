@@ -38,15 +38,17 @@ static void decline(struct sel_broker *b, struct sel_broker_session *s,
         return; /* no room: it runs to its end, which will not count */
 }
 
-/* Whether it is a later try, or a later delivery of the try: who has the other was given up then,
- * and came back to a broker that has begun anew. Who was told to stop comes after all others. */
+/* Whether it is a later try, or of two claims the later delivery: who has the other was given up
+ * then, and came back to a broker that has begun anew. Who was told to stop comes after all others.
+ */
 static bool is_later(const struct sel_wire_held *held, const struct sel_task_entry *task)
 {
     if (held->try_count == task->try_count &&
         held->is_called_off != !!(task->flags & SEL_TASK_CALLED_OFF))
         return !held->is_called_off;
+    bool is_claimed = task->flags & SEL_TASK_CLAIMED;
     return held->try_count > task->try_count ||
-           (held->try_count == task->try_count && held->delivery > task->delivery);
+           (held->try_count == task->try_count && is_claimed && held->delivery > task->delivery);
 }
 
 /* `old`: the session before of the same worker, which ends; NULL: none. */
@@ -106,6 +108,7 @@ static void claim(struct sel_broker *b, struct sel_broker_session *s,
     task->flags |= SEL_TASK_STARTED;
     task->delivery = held->delivery;
     sel_broker_task_attach(b, i, s);
+    task->flags |= SEL_TASK_CLAIMED;
     if (held->is_called_off)
         task->flags |= SEL_TASK_CALLED_OFF;
 }

@@ -45,6 +45,7 @@ enum sel_task_kind {
 #define SEL_TASK_NO_RECORD 0x04  /* its SUBMIT is not known: a worker claims it */
 #define SEL_TASK_CONSUMED 0x02   /* ENDED, of a flow: a decision has used its end */
 #define SEL_TASK_SETTLED 0x08    /* ENDED: its end has reached its level */
+#define SEL_TASK_CLAIMED 0x08    /* DELIVERED: its holder had it before this broker knew it */
 #define SEL_TASK_RETAINED 0x10   /* ENDED: in the list of results to be dropped */
 #define SEL_TASK_CALLED_OFF 0x10 /* DELIVERED: a broker before told its holder to stop */
 #define SEL_TASK_UNKNOWN 0x20    /* workers have returned it as unknown since `unknown_since` */

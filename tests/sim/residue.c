@@ -2,12 +2,13 @@
 
 #include "broker/internal.h"
 
-/* Arguments that are kept for what a flow had sent off when it ended go with its result; those of
- * an attempt with the results of its sub-flows. */
-static uint32_t kept_args(const struct sel_flow *flow)
+/* Nodes of a flow, and arguments that are kept for what it had sent off when it ended, go with its
+ * result; those of an attempt with the results of its sub-flows. */
+static uint32_t kept_pieces(const struct sel_flow *flow)
 {
     const struct sel_flow_try *parent = flow->prev_child ? NULL : flow->parent;
-    return (uint32_t)(flow->args != SEL_NONE) + (parent && parent->args != SEL_NONE);
+    return (uint32_t)(flow->nodes != SEL_NONE) + (flow->args != SEL_NONE) +
+           (parent && parent->args != SEL_NONE);
 }
 
 static void count(const struct sel_task_entry *entry, struct sel_residue *ret)
@@ -21,7 +22,7 @@ static void count(const struct sel_task_entry *entry, struct sel_residue *ret)
         break;
     case SEL_TASK_ENDED:
         ret->runs += entry->kind == SEL_KIND_RUN;
-        ret->pieces -= entry->kind == SEL_KIND_FLOW ? kept_args(entry->flow) : 0;
+        ret->pieces -= entry->kind == SEL_KIND_FLOW ? kept_pieces(entry->flow) : 0;
         break;
     default:
         ret->open++;
