@@ -487,6 +487,47 @@ static void test_return_says_why(void **state)
     assert_memory_equal(w->broker.ends[0].payload, "no such task", 12);
 }
 
+static void test_what_was_given_back_and_comes_again_is_begun(void **state)
+{
+    struct world *w = *state;
+    w->broker.keeps = true; /* `settled` is on its way when it comes */
+    give(w, 1);
+    struct sel_held_task *task = sel_holder_begin(w->holder);
+    sel_holder_return(w->holder, task, SEL_RETURN_NOT_BEGUN, SEL_STR(""));
+    talk(w);
+    struct sel_wire_item again = fake_task(1, "T", SEL_STR("\xc0"));
+    again.delivery = 1;
+    fake_put(&w->broker, &again);
+    talk(w);
+    task = sel_holder_begin(w->holder);
+    assert_non_null(task);
+    end(w, task);
+    talk(w);
+    assert_int_equal(w->broker.end_count, 2);
+    assert_int_equal(w->broker.ends[1].type, SEL_RECORD_DONE);
+    assert_int_equal(w->broker.ends[1].delivery, 1);
+}
+
+static void test_hello_says_what_it_was_told_to_stop(void **state)
+{
+    struct world *w = *state;
+    give(w, 1);
+    give(w, 2);
+    struct sel_held_task *task = sel_holder_begin(w->holder);
+    const struct sel_wire_item cancel = {.type = SEL_RECORD_CANCEL,
+                                         .id = {7, 1},
+                                         .priority = SEL_WIRE_PRIORITY,
+                                         .code = SEL_CANCEL_ENDED,
+                                         .handle = task->handle};
+    fake_put(&w->broker, &cancel);
+    talk(w);
+    w->broker.forgets = true;
+    cut_and_join(w);
+    assert_int_equal(w->broker.held_count, 2);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(w->broker.held[i].is_called_off, w->broker.held[i].id.lo == 1);
+}
+
 /* A must-understand field, and a task without a name. */
 static void test_tasks_that_cannot_be_read_are_returned_or_failed(void **state)
 {
@@ -733,6 +774,8 @@ int main(void)
         T(a_new_try_runs_beside_the_old_one),
         T(cancel),
         T(drain_returns_what_waits_and_takes_nothing_new),
+        T(what_was_given_back_and_comes_again_is_begun),
+        T(hello_says_what_it_was_told_to_stop),
         T(return_says_why),
         T(tasks_that_cannot_be_read_are_returned_or_failed),
         T(results_over_the_brokers_limit_are_refused_here),
