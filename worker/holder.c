@@ -558,12 +558,13 @@ static void on_record(void *ctx, uint64_t number, const struct sel_wire_item *it
         sel_holder_say(h, line);
     }
     bool is_flow = sel_holder_is_about_flow(item);
-    if (item->type == SEL_RECORD_TASK && !is_flow) {
+    bool is_nameless = error < 0 && (item->id.hi | item->id.lo) == 0; /* nothing can be said of it */
+    if (item->type == SEL_RECORD_TASK && !is_flow && !is_nameless) {
         take_task(h, item, error);
         return;
     }
     h->freed_bytes += item->raw.n;
-    if (is_flow)
+    if (is_flow && !is_nameless)
         sel_holder_take_flow(h, item, error);
     if (error == 0 && item->type == SEL_RECORD_CANCEL)
         take_cancel(h, item);

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <zmq.h>
 
@@ -20,6 +21,8 @@
 #define FRAMES_MAX 32 /* taken in one turn, so that tasks begin soon */
 #define SENDS_MAX 64  /* in one turn */
 #define TICK_US INT64_C(1000000)
+#define QUIET_US INT64_C(100000) /* after a frame: what comes next would tell of what was missed */
+#define SURE_US INT64_C(20)      /* longer looks may have seen what came meanwhile */
 
 struct sel_worker_net {
     void *zmq;
@@ -39,6 +42,7 @@ struct sel_worker_link {
     bool is_closed;
     struct sel_timer due, tick;
     int64_t due_us; /* of the timer; INT64_MAX: not armed */
+    int64_t heard_us;
     struct sel_buf out;
     _Atomic uint32_t endpoint;
     struct sel_worker_link_stats stats;
@@ -207,14 +211,30 @@ static void stop_watching(struct sel_worker_link *link)
         sel_loop_cancel(link->options.loop, watcher);
 }
 
+static int64_t mono_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail with this clock */
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* What the descriptor tells of is not missed: the loop is about to hear of it. What arrives between
+ * the two questions is neither, so they have to follow each other at once, at a quiet time. */
+static bool has_missed(struct sel_worker_link *link)
+{
+    struct pollfd told = {.fd = link->fd, .events = POLLIN};
+    int64_t now_us = mono_us();
+    if (!link->zmq || link->must_look || !link->watcher || now_us - link->heard_us < QUIET_US)
+        return false;
+    return poll(&told, 1, 0) == 0 && (events_of(link) & ZMQ_POLLIN) &&
+           mono_us() - now_us <= SURE_US;
+}
+
 static void on_tick(struct sel_loop *loop, struct sel_timer *timer)
 {
     struct sel_worker_link *link =
         (struct sel_worker_link *)(void *)((char *)timer - offsetof(struct sel_worker_link, tick));
-    /* What the descriptor tells of is not missed: the loop is about to hear of it. */
-    struct pollfd told = {.fd = link->fd, .events = POLLIN};
-    if (link->zmq && !link->must_look && link->watcher && poll(&told, 1, 0) == 0 &&
-        (events_of(link) & ZMQ_POLLIN))
+    if (has_missed(link))
         link->stats.missed++;
     link->must_look = true;
     link->is_blocked = false;
@@ -305,6 +325,7 @@ static int take_frame(struct sel_worker_link *link, int64_t now_us)
         return r == -EAGAIN || r == -EINTR ? 0 : r;
     }
     struct sel_str frame = {zmq_msg_data(&message), zmq_msg_size(&message)};
+    link->heard_us = now_us;
     link->stats.frames_in++;
     link->stats.bytes_in += frame.n;
     sel_holder_receive(link->options.holder, frame, now_us);

@@ -27,11 +27,11 @@ struct sel_sim_conn {
 
 /* ---- frames ---- */
 
-static struct sel_frame *frame_new(struct sel_str bytes)
+static struct sel_frame *frame_new(const struct sel_run *run, struct sel_str bytes)
 {
     struct sel_frame *frame = sel_mem_alloc(sizeof(*frame) + bytes.n);
     SEL_ASSERT(frame && bytes.n < UINT32_MAX);
-    *frame = (struct sel_frame){.n = (uint32_t)bytes.n};
+    *frame = (struct sel_frame){.sent_us = run->world.now_us, .n = (uint32_t)bytes.n};
     if (bytes.n)
         memcpy(frame->bytes, bytes.p, bytes.n);
     return frame;
@@ -187,7 +187,7 @@ static void maybe_copy(struct sel_run *run, struct sel_link *link, struct sel_st
         return;
     struct sel_sim_copy *copy = SEL_NEW(struct sel_sim_copy);
     SEL_ASSERT(copy);
-    *copy = (struct sel_sim_copy){net->copies, link, frame_new(bytes)};
+    *copy = (struct sel_sim_copy){net->copies, link, frame_new(run, bytes)};
     net->copies = copy;
     sel_world_plan(&run->world, run->world.now_us + sel_draw_wait(&net->prng, COPY_US_MAX),
                    copy_arrive, copy, is_up, run->server.process.life);
@@ -236,7 +236,7 @@ int sel_net_send(struct sel_run *run, struct sel_link *link, struct sel_str byte
     if (is_lost(run))
         return 0;
     maybe_copy(run, link, bytes, true);
-    struct sel_frame *frame = frame_new(bytes);
+    struct sel_frame *frame = frame_new(run, bytes);
     if (conn)
         push(run, conn, frame, true);
     else
@@ -270,7 +270,7 @@ static void readdress(struct sel_run *run, struct sel_str bytes)
         sel_wire_begin(&writer, &frame);
         sel_wire_put_raw(&writer, records, head.count);
         sel_wire_end(&writer, &altered);
-        read_by_peer(run, &member->link, frame_new(sel_buf_str(&frame)));
+        read_by_peer(run, &member->link, frame_new(run, sel_buf_str(&frame)));
         sel_buf_done(&frame);
         return;
     }
@@ -294,7 +294,7 @@ int sel_net_answer(struct sel_run *run, uint32_t connection, struct sel_str byte
     maybe_copy(run, conn->link, bytes, false);
     if (run->options.cheat == SEL_CHEAT_READDRESS)
         readdress(run, bytes);
-    push(run, conn, frame_new(bytes), false);
+    push(run, conn, frame_new(run, bytes), false);
     return 0;
 }
 
@@ -455,7 +455,7 @@ void sel_net_inject(struct sel_run *run, struct sel_str bytes)
         conn = conn_new(run, NULL);
     sel_world_note(&run->world, "?", "says", conn->number, bytes.n);
     sel_world_note_bytes(&run->world, bytes);
-    push(run, conn, frame_new(bytes), true);
+    push(run, conn, frame_new(run, bytes), true);
 }
 
 void sel_net_init(struct sel_run *run)

@@ -301,7 +301,9 @@ void sel_oracle_finished(struct sel_run *run, struct sel_wish *wish,
         return; /* by the producer itself: the broker had not taken it yet */
     uint64_t hash = sel_hash_bytes(result->payload.p, result->payload.n, result->code);
     uint32_t index = run_of_result(run, deed, result->payload);
-    int64_t made_us = index == UINT32_MAX ? run->world.now_us : run->oracle.runs[index].ended_us;
+    /* What no run made is as old as the message that tells of it, which may have been read late. */
+    int64_t made_us = index == UINT32_MAX ? run->sources[wish->producer].told_us
+                                          : run->oracle.runs[index].ended_us;
     check_same(run, deed, deed, hash, result->code, made_us);
     /* A key may be lost with the broker's memory, and its task be told of by a worker later. */
     struct sel_deed *one = &run->oracle.deeds[deed->body];

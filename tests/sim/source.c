@@ -189,9 +189,11 @@ static void source_turn(struct sel_run *run, void *p)
     struct sel_frame *frame;
     int64_t mono_us = sel_process_mono_us(&source->process);
     while ((frame = sel_net_take(run, &source->link))) {
+        source->told_us = frame->sent_us;
         sel_producer_receive(source->producer, (struct sel_str){frame->bytes, frame->n}, mono_us);
         sel_frame_free(frame);
     }
+    source->told_us = run->world.now_us;
     say_due(run, source);
     if (pump(run, source))
         sel_actor_wake_mono(&source->actor, sel_producer_due_us(source->producer));

@@ -18,6 +18,7 @@ struct sel_source {
     struct sel_prng prng;
     struct sel_actor actor;
     struct sel_link link;
+    int64_t told_us; /* when the broker sent what is being taken in */
     struct sel_producer *producer;
     uint16_t queues[SEL_SIM_QUEUES];
     uint32_t *due; /* wishes whose time has come and that could not be said yet */

@@ -551,6 +551,27 @@ static void test_tasks_that_cannot_be_read_are_returned_or_failed(void **state)
     assert_true(sel_holder_is_empty(w->holder));
 }
 
+/* No answer could name it: it is let go, and what comes after it is served. */
+static void test_a_task_without_an_id_is_let_go(void **state)
+{
+    struct world *w = *state;
+    struct sel_wire_item item = fake_task(1, "T", SEL_STR("\xc0"));
+    item.id = (struct sel_id){0};
+    fake_put(&w->broker, &item);
+    item.flags |= SEL_ITEM_FLOW;
+    fake_put(&w->broker, &item);
+    give(w, 2);
+    talk(w);
+    assert_int_equal(w->broker.end_count, 0);
+    struct sel_held_task *task = sel_holder_begin(w->holder);
+    assert_non_null(task);
+    assert_int_equal(task->id.lo, 2);
+    end(w, task);
+    talk(w);
+    assert_int_equal(w->broker.end_count, 1);
+    assert_true(sel_holder_is_empty(w->holder));
+}
+
 static void test_results_over_the_brokers_limit_are_refused_here(void **state)
 {
     struct world *w = *state;
@@ -778,6 +799,7 @@ int main(void)
         T(hello_says_what_it_was_told_to_stop),
         T(return_says_why),
         T(tasks_that_cannot_be_read_are_returned_or_failed),
+        T(a_task_without_an_id_is_let_go),
         T(results_over_the_brokers_limit_are_refused_here),
         T(ends_wait_for_room),
         T(returns_of_a_drain_wait_for_room_too),
