@@ -558,7 +558,8 @@ static void on_record(void *ctx, uint64_t number, const struct sel_wire_item *it
         sel_holder_say(h, line);
     }
     bool is_flow = sel_holder_is_about_flow(item);
-    bool is_nameless = error < 0 && (item->id.hi | item->id.lo) == 0; /* nothing can be said of it */
+    /* Nothing can be said of what has no id. */
+    bool is_nameless = error < 0 && (item->id.hi | item->id.lo) == 0;
     if (item->type == SEL_RECORD_TASK && !is_flow && !is_nameless) {
         take_task(h, item, error);
         return;

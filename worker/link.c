@@ -21,7 +21,7 @@
 #define FRAMES_MAX 32 /* taken in one turn, so that tasks begin soon */
 #define SENDS_MAX 64  /* in one turn */
 #define TICK_US INT64_C(1000000)
-#define QUIET_US INT64_C(100000) /* after a frame: what comes next would tell of what was missed */
+#define QUIET_US INT64_C(100000) /* since the last frame: the next one tells of what was missed */
 #define SURE_US INT64_C(20)      /* longer looks may have seen what came meanwhile */
 
 struct sel_worker_net {

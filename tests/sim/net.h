@@ -19,8 +19,8 @@ struct sel_sim_copy;
 struct sel_frame {
     struct sel_frame *next;
     int64_t sent_us, at_us; /* at_us: when it arrives */
-    uint32_t connection; /* at the broker */
-    bool is_copy;        /* made by the network, not by the sender */
+    uint32_t connection;    /* at the broker */
+    bool is_copy;           /* made by the network, not by the sender */
     uint32_t n;
     char bytes[];
 };

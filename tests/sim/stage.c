@@ -374,8 +374,8 @@ static void check_all_begun(struct sel_run *run, const struct sel_deed *deed)
                SEL_STR_ARG(act->flow->name), act->run_count, act->begun_count);
 }
 
-/* At `interval` a loss of power takes back decisions whose runs go on at the workers: what is decided
- * instead gets their numbers, and their results. */
+/* At `interval` a loss of power takes back decisions whose runs go on at the workers: what is
+ * decided instead gets their numbers, and their results. */
 static bool has_lost_decisions(const struct sel_run *run, const struct sel_deed *deed)
 {
     return deed->level == SEL_LEVEL_INTERVAL && run->scenario.has_journal &&
