@@ -17,7 +17,8 @@ struct sel_mock_report {
     uint64_t lost; /* atomic */
 };
 
-/* One line under construction, on any thread. */
+/* One line under construction, on any thread. It begins on a new line whatever is before it: a
+ * worker that is killed in a write leaves a line without an end. */
 struct line {
     struct sel_arena arena;
     struct sel_value_builder map;
@@ -76,6 +77,7 @@ static void end(struct sel_mock_report *report, struct line *line)
     struct sel_value value;
     ssize_t n = -1;
     if (sel_value_end(&line->map, &value) == 0) {
+        sel_buf_put_u8(&text, '\n');
         sel_json_write(&value, 0, &text);
         sel_buf_put_u8(&text, '\n');
     }

@@ -1,7 +1,10 @@
 /* worker/mock_report.h - what an observer of the engine sees, as lines of JSON in a file.
  *
  * Each is one object and one write to its end, so that all workers of a cluster may share the file.
- * `what` says which:
+ * SIGKILL can cut a write short (Linux looks for it between two pages), as if what the line tells
+ * of had not been seen; so that the next line is whole, each has a line end before it too. A reader
+ * passes over empty lines and, when workers were killed, over those that are no JSON. `what` says
+ * which:
  *
  *   execution  task, flow, id, try, node_args, parents, outcome: "success" with `result`, "failure"
  *              with `error`, "retry" with `error` and `countdown`, or "returned": it was cancelled

@@ -139,7 +139,7 @@ static void test_executions_become_lines(void **state)
     o->execution(o->ctx, &e);
     assert_string_equal(
         report_text(s),
-        "{\"what\":\"execution\",\"at_us\":5,\"task\":\"T\",\"flow\":\"F\",\"id\":\"f-0.1\","
+        "|{\"what\":\"execution\",\"at_us\":5,\"task\":\"T\",\"flow\":\"F\",\"id\":\"f-0.1\","
         "\"try\":2,\"node_args\":true,\"parents\":{\"P\":\"id\"},\"outcome\":"
         "\"success\",\"result\":7}|");
     static const struct {
@@ -191,16 +191,30 @@ static void test_results_ends_and_events_become_lines(void **state)
     o->trace(o->ctx, SEL_TRACE_FLOW_START, &finished, 2);
     assert_string_equal(
         report_text(s),
-        "{\"what\":\"stored\",\"at_us\":5,\"storage\":\"S\",\"task\":\"T\",\"storage_task_name\":"
+        "|{\"what\":\"stored\",\"at_us\":5,\"storage\":\"S\",\"task\":\"T\",\"storage_task_name\":"
         "\"T_kept\","
         "\"flow\":\"F\",\"result\":7}|"
-        "{\"what\":\"flow\",\"at_us\":5,\"flow\":\"F\",\"id\":\"00000000-0000-0001-0000-"
+        "|{\"what\":\"flow\",\"at_us\":5,\"flow\":\"F\",\"id\":\"00000000-0000-0001-0000-"
         "000000000002\","
         "\"node_args\":null,\"outcome\":\"retry\",\"finished_nodes\":{\"T\":[\"f-0.1\"]},"
         "\"failed_nodes\":{},\"top\":true}|"
-        "{\"what\":\"event\",\"at_us\":3,\"event\":\"FLOW_START\",\"details\":{\"T\":[\"f-0.1\"]}}"
+        "|{\"what\":\"event\",\"at_us\":3,\"event\":\"FLOW_START\",\"details\":{\"T\":[\"f-0.1\"]}}"
         "|");
     assert_int_equal(sel_mock_report_lost(s->files.report), 0);
+}
+
+static void test_a_line_begins_anew_after_one_whose_writer_was_killed(void **state)
+{
+    struct scene *s = *state;
+    sel_test_write(&s->folder, "mock.json", SEL_STR("{}"));
+    sel_test_write(&s->folder, "report", SEL_STR("{\"what\":\"exec"));
+    assert_ok(open_files(s, NULL, path(s, "report")));
+    sel_mock_report_clock(s->files.report, at_five, NULL);
+    const struct sel_executor_observer *o = s->files.observer;
+    o->stored(o->ctx, &s->storage, &s->task, NULL, SEL_STR("\x07"));
+    assert_string_equal(report_text(s),
+                        "{\"what\":\"exec|{\"what\":\"stored\",\"at_us\":5,\"storage\":\"S\","
+                        "\"task\":\"T\",\"storage_task_name\":\"T_kept\",\"result\":7}|");
 }
 
 static void test_a_report_that_cannot_be_written_counts_what_is_lost(void **state)
@@ -222,6 +236,7 @@ int main(void)
         T(the_file_at_fault_is_named),
         T(executions_become_lines),
         T(results_ends_and_events_become_lines),
+        T(a_line_begins_anew_after_one_whose_writer_was_killed),
         T(a_report_that_cannot_be_written_counts_what_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
